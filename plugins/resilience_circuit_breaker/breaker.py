@@ -1,0 +1,162 @@
+"""What a user of the circuit breaker holds."""
+
+from __future__ import annotations
+
+from resilience.errors import ConfigurationError, PolicyRejected
+from resilience.guard import Guard
+from resilience.permits import error_name, parse_token
+from resilience.policy import FAILURE, SUCCESS
+from resilience_circuit_breaker.policy import CircuitBreakerPolicy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Literal, TypedDict, Unpack
+
+    from resilience.policy import Outcome
+    from resilience.runtime import Runtime
+    from resilience_circuit_breaker._status import CircuitStatus
+
+    Duration = float | str
+    Classes = type[BaseException] | str | Iterable[type[BaseException] | str]
+
+    class Settings(TypedDict, total=False):
+        """The settings that code may give; see `CircuitBreaker`."""
+
+        failure_threshold: int
+        failure_max_age: Duration
+        reset_timeout: Duration
+        reset_timeout_backoff: float
+        reset_timeout_max: Duration
+        reset_timeout_jitter: float
+        half_open_max_calls: int | None
+        half_open_success_threshold: int
+        half_open_failure_threshold: int
+        permit_timeout: Duration
+        failure_on: Classes
+        ignore: Classes
+        failure_if: Callable[[Any], bool]
+        on_store_error: Literal["local", "allow", "deny", "raise"]
+
+
+class CircuitBreaker(Guard):
+    """A circuit breaker whose state everybody shares who names the same storage.
+
+    Durations are seconds, or text such as ``"500ms"`` and ``"2m"``.  What is left out comes from the environment, else
+    from the defaults; the configuration reference has the bounds of each setting.
+
+    :param name: 1 to 1000 printable characters.
+    :param runtime: bind to this runtime instead of the current one.
+    :param failure_threshold: calls; so many failures that follow each other open it.
+    :param failure_max_age: seconds; a streak whose last failure is older starts anew.
+    :param reset_timeout: seconds that it stays open before a call is let through as a probe.
+    :param reset_timeout_backoff: each opening that follows failed probes lasts that many times longer.
+    :param reset_timeout_max: seconds; no opening lasts longer.
+    :param reset_timeout_jitter: share of the open time; up to so much, drawn at random, is added to it.
+    :param half_open_max_calls: probes in flight at one time, over all processes; `None`: no limit.
+    :param half_open_success_threshold: so many successful probes close it.
+    :param half_open_failure_threshold: so many failed probes open it again.
+    :param permit_timeout: seconds after which the permit of a probe that has not reported is free for others.
+    :param failure_on: exception classes, or their names as ``module:Class``, that are failures; others are successes.
+    :param ignore: exception classes that are neither; stronger than `failure_on`.
+    :param failure_if: says of a returned value whether it is a failure.
+    :param on_store_error: what is decided while the storage does not answer.
+    :raises ConfigurationError: a setting is unknown or impossible or contradicts another.
+    """
+
+    __slots__ = ()
+
+    policy_type = CircuitBreakerPolicy
+
+    def __init__(self, name: str, *, runtime: Runtime | None = None, **settings: Unpack[Settings]) -> None:
+        super().__init__(name, settings, runtime)
+
+    # -- without a permit: one process asks, another may report ------------------------------------------------------
+
+    def check(self) -> bool:
+        """Whether a call may be made now; asking is a promise to report it with `record_success` or `record_failure`.
+
+        While the breaker is half open this takes one of the permits.  To look without a promise, use `status`.
+
+        :raises StorageUnavailable: the storage does not answer and `on_store_error` is ``raise``.
+        """
+        cell = self._bound()
+        try:
+            cell.reach().admit(cell, anonymous=True)
+        except PolicyRejected:
+            return False
+        return True
+
+    def record_success(self, *, token: str | None = None) -> None:
+        """Report that a call went well.
+
+        :param token: that of the permit, where the caller has one; else the report belongs to the present state.
+        :raises ValueError: it is no token.
+        """
+        self._record(SUCCESS, None, token)
+
+    def record_failure(self, error: BaseException | str | None = None, *, token: str | None = None) -> None:
+        """Report that a call failed.
+
+        :param error: of which the class name is kept.
+        :param token: that of the permit, where the caller has one; else the report belongs to the present state.
+        :raises ValueError: it is no token.
+        """
+        self._record(FAILURE, error_name(error), token)
+
+    def _record(self, outcome: Outcome, error: str | None, token: str | None) -> None:
+        epoch, lease = (None, None) if token is None else parse_token(token)
+        cell = self._bound()
+        cell.reach().report(cell, outcome, epoch, lease, error)
+
+    # -- looking and steering ----------------------------------------------------------------------------------------
+
+    def status(self) -> CircuitStatus:
+        """Look without changing anything; after `reset_timeout` it still says OPEN, with `retry_after` 0."""
+        cell = self._bound()
+        reading = cell.reach().read(cell)
+        return cell.policy.status(
+            reading.state,
+            name=self.name,
+            now=cell.wall(),
+            version=None if reading.version is None else str(reading.version),
+            degraded=reading.degraded is not None,
+        )
+
+    def force_open(self, seconds: float | None = None, reason: str = "") -> None:
+        """Reject all calls, until it is taken back or for so many seconds; then it probes.
+
+        :raises StorageError: the storage did not do it.
+        """
+        self._control("force_open", seconds=_checked("force_open", seconds), reason=reason)
+
+    def disable(self, seconds: float | None = None, reason: str = "") -> None:
+        """Let all calls through and count nothing, until it is taken back or for so many seconds; then it is closed.
+
+        :raises StorageError: the storage did not do it.
+        """
+        self._control("disable", seconds=_checked("disable", seconds), reason=reason)
+
+    def close(self, reason: str = "") -> None:
+        """Close it, whatever its state; closed, it keeps its count.
+
+        :raises StorageError: the storage did not do it.
+        """
+        self._control("close", reason=reason)
+
+    def reset(self, reason: str = "") -> None:
+        """Close it and forget all counts.
+
+        :raises StorageError: the storage did not do it.
+        """
+        self._control("reset", reason=reason)
+
+    def _control(self, verb: str, **arguments: object) -> None:
+        cell = self._bound()
+        cell.reach().control(cell, verb, arguments)
+
+
+def _checked(verb: str, seconds: float | None) -> float | None:
+    if seconds is None or 0 < seconds <= 100 * 365 * 86400:
+        return seconds
+    raise ConfigurationError(f"{verb}: {seconds!r} is no time; give seconds above 0, at most 100 years, or None")

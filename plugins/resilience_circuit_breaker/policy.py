@@ -1,0 +1,252 @@
+"""The circuit breaker as the engine sees it: the state machine, its record, and what it makes of outcomes."""
+
+from __future__ import annotations
+
+from resilience.errors import ConfigurationError
+from resilience.policy import FAILURE, FOREVER, NEUTRAL, SUCCESS
+from resilience_circuit_breaker import _codec
+from resilience_circuit_breaker._config import BOUNDS, CircuitBreakerConfig, mro, resolve
+from resilience_circuit_breaker._errors import Rejection
+from resilience_circuit_breaker._state import (
+    CLOSED,
+    DISABLED,
+    HALF_OPEN,
+    Machine,
+    State,
+    end_of_span,
+    free_at,
+    in_flight,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Self
+
+    from resilience.cli.verbs import Verb
+    from resilience.policy import OnStoreError, Outcome
+    from resilience_circuit_breaker._settings import CircuitBreakerSettings
+    from resilience_circuit_breaker._status import CircuitStatus
+    from resilience_circuit_breaker.breaker import CircuitBreaker
+
+__all__ = ["KIND", "CircuitBreakerConfig", "CircuitBreakerPolicy", "State"]
+
+KIND = "circuit_breaker"
+"""The name of the entry point, and the first half of each key."""
+
+LEAST_KEPT = 3600.0
+"""Seconds that a closed record is kept at least after what it tells of.  A record that is born again begins at epoch 0;
+were it dropped sooner, a failure of a call that is still under way would belong to an epoch that nobody knows."""
+
+_INITIAL = State()
+_GROUP = id(BaseExceptionGroup)
+_EXCEPTION = id(Exception)
+# Read past what a class derived from it may say.
+_leaves_of: Callable[[BaseException], tuple[BaseException, ...]] = BaseExceptionGroup.__dict__["exceptions"].__get__
+_SETTINGS = frozenset({*BOUNDS, "failure_on", "ignore", "on_store_error"})
+
+
+class CircuitBreakerPolicy(Machine):
+    """A circuit breaker under one configuration: see `resilience.policy.Policy`.
+
+    Pure, so one object serves any number of threads; what changes is in the states that it takes and gives.
+    """
+
+    __slots__ = ("_failing", "_given", "_ignored", "judges_results", "on_store_error")
+
+    kind = KIND
+
+    def __init__(self, config: CircuitBreakerConfig) -> None:
+        super().__init__(config)
+        self.on_store_error: OnStoreError = config.on_store_error
+        self.judges_results = config.failure_if is not None
+        # Made at the first judgement: names of classes are imported then.
+        self._failing: frozenset[int] | None = None
+        self._ignored: frozenset[int] = frozenset()
+        self._given = None if config.given is None else _codec.dumps(config.given)
+
+    @staticmethod
+    def settings_model() -> type[CircuitBreakerSettings]:
+        """Load the model of its settings."""
+        from resilience_circuit_breaker._settings import CircuitBreakerSettings
+
+        return CircuitBreakerSettings
+
+    @classmethod
+    def from_settings(cls, settings: CircuitBreakerSettings, given: Mapping[str, object] | None, /) -> Self:
+        """Make the policy; `given` are the settings given in code, to be stored; `None`: there is no code.
+
+        :raises ConfigurationError: `failure_on` or `ignore` names a class that there is not.
+        """
+        try:
+            return cls(settings.config(given))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+
+    @staticmethod
+    def guard_type() -> type[CircuitBreaker]:
+        """Load the guard that users hold."""
+        from resilience_circuit_breaker.breaker import CircuitBreaker
+
+        return CircuitBreaker
+
+    @staticmethod
+    def verbs() -> Sequence[Verb]:
+        """Load the verbs on the command line."""
+        from resilience_circuit_breaker.verbs import VERBS
+
+        return VERBS
+
+    @staticmethod
+    def stored_settings(state: State, /) -> Mapping[str, object]:
+        """Return the settings given in code that are stored with a record, for who has no code, such as a shell.
+
+        Only those that this version knows; their values are as they were stored and still have to be checked.
+        """
+        return {name: value for name, value in state.settings.items() if name in _SETTINGS}
+
+    def __init__(self, config: CircuitBreakerConfig) -> None:
+        super().__init__(config)
+        self.on_store_error: OnStoreError = config.on_store_error
+        self.judges_results = config.failure_if is not None
+        self._failing: frozenset[int] | None = None
+        self._ignored: frozenset[int] = frozenset()
+        self._given = None if config.given is None else _codec.dumps(config.given)
+
+    def initial(self) -> State:
+        """Return the state of a breaker that has no record: CLOSED, epoch 0."""
+        return _INITIAL
+
+    def encode(self, state: State, /) -> bytes:
+        """Write a state as JSON text in UTF-8."""
+        return _codec.encode(state, self._given if state.settings is self.config.given else None)
+
+    def decode(self, payload: bytes, /) -> State:
+        """Read a state.
+
+        :raises ValueError: it is damaged; the message says what is wrong.
+        :raises StorageIncompatible: a newer version of the library wrote it.
+        """
+        return _codec.decode(payload)
+
+    def expires_at(self, state: State, /) -> float | None:
+        """Wall-clock seconds after which the state means nothing any more; `None`: never.
+
+        Only a breaker that is CLOSED, about which no person said anything, comes to an end: with a streak
+        `failure_max_age` after its last failure, without one as long after it was emptied; `LEAST_KEPT` seconds at
+        the least.  What is lost then are the number of its epoch, its `late_count`, and the settings given in code,
+        which come back with the next commit by code.
+        """
+        if state.state != CLOSED or state.reason:
+            return None
+        told = [time for time in (state.since, state.last_failure) if time is not None]
+        return max(told) + max(self.config.failure_max_age, LEAST_KEPT) if told else None
+
+    def refuse(self, state: State | None, reason: str, /) -> Rejection:
+        """Refuse for a reason that lies outside the state: the storage does not answer, the lock is taken.
+
+        When to ask again cannot be known, unless the breaker was last seen in a state that has an end.
+        """
+        if state is None:
+            state = _INITIAL
+        until = FOREVER if state.until is None or state.state == DISABLED else state.until
+        return Rejection(state.state, until, state.last_error, reason)
+
+    def judge_error(self, error: BaseException, /) -> Outcome:
+        """Say what an exception that left the protected call means.
+
+        ``neutral`` if `ignore` names a class of it; else ``failure`` if `failure_on` does; else ``success`` for an
+        `Exception`, as the dependency answered; else ``neutral`` (cancellation, `KeyboardInterrupt`, `SystemExit`,
+        `GeneratorExit`).  An exception group is judged by its leaves: ``failure`` if one is, else ``success`` if one
+        is, else ``neutral``.
+
+        Classes match as in an `except` clause: by what the exception is, not by what its class or its metaclass say.
+        Nothing of the exception's own code is run.
+        """
+        kinds = mro(type(error))
+        if any(id(kind) == _GROUP for kind in kinds):
+            outcomes = {self._judge(mro(type(leaf))) for leaf in _leaves(error)}
+            return FAILURE if FAILURE in outcomes else SUCCESS if SUCCESS in outcomes else NEUTRAL
+        return self._judge(kinds)
+
+    def _judge(self, kinds: Iterable[type]) -> Outcome:
+        ids = frozenset(map(id, kinds))
+        if self._failing is None:  # the first exception: names of classes are resolved now, see `CircuitBreakerConfig`
+            self._ignored = _identities(self.config.ignore)
+            self._failing = _identities(self.config.failure_on)
+        if not self._ignored.isdisjoint(ids):
+            return NEUTRAL
+        if not self._failing.isdisjoint(ids):
+            return FAILURE
+        return SUCCESS if _EXCEPTION in ids else NEUTRAL
+
+    def judge_result(self, result: object, /) -> Outcome:
+        """Say what a returned value means: ``failure`` if `failure_if` says so, else ``success``.
+
+        A predicate that raises an `Exception` means ``failure``: a value that cannot be judged is no proof that the
+        dependency is well, and a breaker that opens shows the mistake, one that never opens hides it.  The caller
+        gets the value all the same.
+        """
+        failure_if = self.config.failure_if
+        if failure_if is None:
+            return SUCCESS
+        try:
+            return FAILURE if failure_if(result) else SUCCESS
+        except Exception:  # noqa: BLE001 - the caller's result survives the mistake of the predicate
+            return FAILURE
+
+    def status(
+        self, state: State, /, *, name: str, now: float, version: str | None = None, degraded: bool = False
+    ) -> CircuitStatus:
+        """Show a state as it is at wall-clock second `now`.  Changes nothing."""
+        from resilience_circuit_breaker._status import CircuitStatus
+
+        probes = state.probes
+        return CircuitStatus(
+            state.state,
+            state.failures,
+            state.last_failure,
+            probes.successes,
+            name=name,
+            last_error=state.last_error,
+            opened_at=state.opened_at,
+            retry_after=self._retry_after(state, now),
+            half_open_failures=probes.failures,
+            permits_in_use=len(in_flight(probes, now)),
+            late_count=state.late_count,
+            reason=state.reason,
+            version=version,
+            degraded=degraded,
+        )
+
+    def _retry_after(self, state: State, now: float) -> float | None:
+        if state.state in {CLOSED, DISABLED}:
+            return 0.0
+        until = free_at(self.config, state.probes, now) if state.state == HALF_OPEN else end_of_span(state, now)
+        return None if until == FOREVER else max(0.0, until - now)
+
+
+def _leaves(group: BaseException) -> list[BaseException]:
+    """List the exceptions in a group and in the groups in it.  Each group is opened once, however often it is held."""
+    leaves: list[BaseException] = []
+    opened = {id(group)}
+    closed = [group]
+    while closed:
+        for inner in _leaves_of(closed.pop()):
+            if all(id(kind) != _GROUP for kind in mro(type(inner))):
+                leaves.append(inner)
+            elif id(inner) not in opened:
+                opened.add(id(inner))
+                closed.append(inner)
+    return leaves
+
+
+def _identities(kinds: Iterable[type[BaseException] | str]) -> frozenset[int]:
+    """Return the identities of classes; a name that means nothing here (see `CircuitBreakerConfig`) matches nothing."""
+    identities: set[int] = set()
+    for kind in kinds:
+        try:
+            identities.update(map(id, resolve("", (kind,))))
+        except ValueError:
+            continue
+    return frozenset(identities)

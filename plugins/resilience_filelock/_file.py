@@ -1,0 +1,411 @@
+"""One open file of one record: reading it without a lock, committing to it under the lock.
+
+How it stays whole, whenever the process dies: a commit writes the slot that is not committed and then the head, one
+aligned word, which names it.  With `durable`, each of the two is on the disk before the next step.  A reader takes the
+slot that the head names; if the slot is not what the head says and the head stands still, the slot is damaged and the
+other one, older by one commit, is taken.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from errno import EIO
+from mmap import ACCESS_READ, mmap
+from operator import itemgetter
+
+from resilience import Snapshot, StorageUnavailable, Version, Word, clock
+
+from resilience_filelock._errors import NOT_THERE
+from resilience_filelock._fork import enrol
+from resilience_filelock._lock import native
+from resilience_filelock._record import (
+    HEAD,
+    HEAD_END,
+    HEAD_OFFSET,
+    LAST_NUMBER,
+    MAX_HEADER,
+    RETIRED,
+    Damaged,
+    Layout,
+    Newer,
+    decode_header,
+    decode_slot,
+    encode_slot,
+    number_of,
+    word_of,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
+
+    from resilience import Key
+
+    State = tuple[int, int, Snapshot]
+    """A head, the number of the version that follows it, and the snapshot that the head stands for."""
+
+OPEN_FLAGS: Final = (
+    os.O_RDWR
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a FIFO in the file's place must not hold us
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NOINHERIT", 0)
+)
+_NO_HEAD: Final = RETIRED - 1
+"""What a head is taken for that is not there; no version has it."""
+_NOTHING_READ: Final = -1
+"""No head equals this."""
+_NO_MAPPING: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+"""From 3.13 on a mapping need not keep a descriptor of its own."""
+
+if sys.platform == "win32":  # pragma: no cover - tested on Linux only
+    from resilience_filelock._windows import pread, pwrite, sync
+elif sys.platform == "darwin":  # pragma: no cover - tested on Linux only
+    from fcntl import F_FULLFSYNC, fcntl
+    from os import pread, pwrite
+
+    def sync(descriptor: int) -> None:
+        """Bring what was written to the disk itself: `fsync` stops at the disk's cache there."""
+        fcntl(descriptor, F_FULLFSYNC)
+else:
+    from os import fdatasync as sync
+    from os import pread, pwrite
+
+
+class Unsure(Exception):  # noqa: N818 - a finding, turned into StorageUnavailable by who knows key and path
+    """The head may have been written, or may not have reached the disk; its argument is the `OSError`."""
+
+
+def new_incarnation() -> str:
+    """16 random hexadecimal digits: what tells a record from an earlier one with the same key."""
+    return os.urandom(8).hex()
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data`, also where the system takes it piece by piece."""
+    while data:
+        written = pwrite(fd, data, offset)
+        if not written:
+            raise OSError(EIO, "nothing was written")
+        data = data[written:]
+        offset += written
+
+
+class Descriptor:
+    """An open file, closed when nobody refers to it any more: a thread that still reads never reads another's file."""
+
+    __slots__ = ("__weakref__", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self, close: Callable[[int], None] = os.close) -> None:
+        """Close it now; only a forked child may, whose other threads are gone."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            close(number)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class PolledHead:
+    """The head read anew at each look, in the shape of a mapped one (`freshness=read`)."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._descriptor: Descriptor | None = descriptor
+
+    def __getitem__(self, index: int, /) -> int:
+        """The head as it is now.
+
+        :raises ValueError: it was released.
+        """
+        descriptor = self._descriptor
+        if descriptor is None:
+            raise ValueError("operation forbidden on released head")
+        data = pread(descriptor.number, HEAD.size, HEAD_OFFSET)
+        return HEAD.unpack(data)[0] if len(data) == HEAD.size else _NO_HEAD  # type: ignore[no-any-return]  # struct
+
+    def release(self) -> None:
+        """No look any more."""
+        self._descriptor = None
+
+
+class Mode:
+    """How all files of a storage are treated, from its settings and the file system that it is on."""
+
+    __slots__ = ("durable", "mapped", "told")
+
+    def __init__(self, *, durable: bool, mapped: bool, told: bool) -> None:
+        self.durable = durable
+        """Whether a commit waits for the disk."""
+        self.mapped = mapped
+        """Whether the head is looked at in memory, instead of read."""
+        self.told = told
+        """Whether a look at the head tells the truth at all; on a network file system it does not."""
+
+
+class RecordFile:
+    """An open file.
+
+    `last` is the state that was read or committed last, with the head it stands for: as long as `view` shows that
+    head, it is the committed one.  `fault` is what was wrong with the file when it was opened.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_descriptor",
+        "_identity",
+        "_mapping",
+        "_mode",
+        "capacity",
+        "checked",
+        "fault",
+        "fd",
+        "key",
+        "last",
+        "layout",
+        "path",
+        "view",
+    )
+
+    def __init__(self, descriptor: Descriptor, path: str, key: Key, mode: Mode) -> None:
+        """Take over an open descriptor and look at the header.
+
+        :raises OSError: it cannot be read.
+        :raises StorageUnavailable: it is no file of this user's, or another key's.
+        """
+        self._descriptor = descriptor
+        self._mapping: mmap | None = None
+        self._mode = mode
+        self.fd = descriptor.number
+        self.path = path
+        self.key = key
+        self.last: State = (_NOTHING_READ, 0, Snapshot(None, None))
+        status = os.fstat(self.fd)
+        self._identity = (status.st_ino, status.st_dev)
+        self.checked = clock.monotonic()
+        self.layout = Layout(0, 0)
+        self.fault = self._examine(status)
+        self.capacity = self.layout.capacity
+        self.view: memoryview[int] | PolledHead = self._look(status)
+        enrol(self)
+
+    def _examine(self, status: os.stat_result) -> Damaged | Newer | None:
+        if not stat.S_ISREG(status.st_mode):
+            raise StorageUnavailable(
+                f"{self.path!r} is no regular file, so {self.key} has no place; remove it", key=self.key
+            )
+        if sys.platform != "win32" and status.st_uid != os.geteuid():
+            raise StorageUnavailable(
+                f"{self.path!r} belongs to another user (uid {status.st_uid}); run as that user, remove it, or choose "
+                "another folder with RESILIENCE_STORAGE",
+                key=self.key,
+            )
+        try:
+            # Not from byte 0, which is the lock's.
+            layout, key = decode_header(bytes(HEAD_OFFSET) + pread(self.fd, MAX_HEADER, HEAD_OFFSET))
+        except (Damaged, Newer) as fault:
+            return fault
+        if key != self.key:
+            return Damaged(f"is the record of {key[0]} {key[1]!r}")
+        if status.st_size < layout.size:
+            return Damaged(f"has {status.st_size} of {layout.size} bytes")
+        self.layout = layout
+        return None
+
+    def _look(self, status: os.stat_result) -> memoryview[int] | PolledHead:
+        if self._mode.mapped and status.st_size >= HEAD_END:
+            try:
+                self._mapping = mmap(self.fd, HEAD_END, access=ACCESS_READ, **_NO_MAPPING)
+            except OSError:
+                pass  # no memory for it, or a file system that cannot map
+            else:
+                return memoryview(self._mapping)[HEAD_OFFSET:HEAD_END].cast("Q")
+        return PolledHead(self._descriptor)
+
+    def in_place(self) -> bool:
+        """Whether this is still the file at its path, whole: one `lstat`.
+
+        :raises OSError: the path cannot be looked at.
+        """
+        try:
+            status = os.lstat(self.path)
+        except NOT_THERE:
+            return False
+        self.checked = clock.monotonic()
+        return (status.st_ino, status.st_dev) == self._identity and status.st_size >= self.layout.size
+
+    def refresh(self, deadline: float) -> State | None:
+        """Read what is committed now; `None` if the file is retired.
+
+        :raises Damaged, Newer: there is nothing that could be read.
+        :raises OSError: it cannot be read.
+        :raises StorageUnavailable: others commit faster than this reads, until `deadline`.
+        :raises ValueError: the file was released.
+        """
+        if self.fault is not None:
+            raise self.fault
+        view, layout = self.view, self.layout
+        while True:
+            word = view[0]
+            if word & RETIRED:
+                return None
+            if word == 0:
+                return self._keep(word, 1, None, None)
+            number = number_of(word)
+            if number is not None:
+                found = decode_slot(pread(self.fd, layout.slot, layout.header + (number & 1) * layout.slot))
+                if found is not None and found[0] == number:
+                    return self._keep(word, number + 1, found[3], Version(found[1], number))
+            if view[0] == word:
+                return self._recover(word, number or 0)
+            if clock.monotonic() > deadline:
+                raise StorageUnavailable(f"{self.key} is committed faster than it can be read", key=self.key)
+
+    def _recover(self, word: int, number: int) -> State:
+        """What a damaged file still holds: the younger of the slots that are whole.
+
+        What is committed next gets a number above all that stand in the file, and the slot that is damaged.
+        """
+        layout = self.layout
+        slots = [decode_slot(pread(self.fd, layout.slot, layout.header + index * layout.slot)) for index in (0, 1)]
+        found = max((slot for slot in slots if slot is not None), key=itemgetter(0), default=None)
+        if found is None:
+            raise Damaged("has no version that is whole")
+        following = max(found[0], number) + 1
+        following += following & 1 == found[0] & 1
+        return self._keep(word, following, found[3], Version(found[1], found[0]))
+
+    def _keep(self, word: int, following: int, payload: bytes | None, version: Version | None) -> State:
+        state = (word, following, Snapshot(payload, version, Word(self.view, word) if self._mode.told else None))
+        self.last = state
+        return state
+
+    def commit(self, payload: bytes, expires_at: float | None) -> Snapshot:
+        """Write the version that follows `last`, which is current, with the lock held.
+
+        :raises OSError: it was not written.
+        :raises Unsure: it may have been.
+        """
+        word, number, snapshot = self.last
+        version = snapshot.version
+        incarnation = new_incarnation() if version is None else version[0]
+        data = encode_slot(number, incarnation.encode(), expires_at, payload)
+        fd, layout, durable = self.fd, self.layout, self._mode.durable
+        offset = layout.header + (number & 1) * layout.slot
+        if (written := pwrite(fd, data, offset)) != len(data):
+            write_all(fd, data[written:], offset + written)
+        if durable:
+            sync(fd)
+        head = word_of(number)
+        self._write_head(head, word)
+        if self._mode.told:
+            snapshot = Snapshot(payload, Version(incarnation, number), Word(self.view, head))
+        else:
+            snapshot = Snapshot(payload, Version(incarnation, number))
+        self.last = (head, number + 1, snapshot)
+        return snapshot
+
+    def _write_head(self, head: int, before: int) -> None:
+        try:
+            if pwrite(self.fd, HEAD.pack(head), HEAD_OFFSET) != HEAD.size:
+                raise OSError(EIO, "half a word was written")
+            if self._mode.durable:
+                sync(self.fd)
+        except OSError as error:
+            try:
+                unsure = self.view[0] != before
+            except (OSError, ValueError):
+                unsure = True
+            if unsure:
+                raise Unsure(error) from error
+            raise
+
+    def retire(self) -> None:
+        """Tell all who have this file open that it is no longer the record; with the lock held, before it goes."""
+        if isinstance(self.fault, Newer) or (self.fault is not None and self.fault.foreign):
+            return  # not ours to write to; who has it open sees within a second that it is gone
+        word = self.view[0]
+        self._write_head(word | RETIRED, word)
+
+    def mend(self) -> None:
+        """Take back a retirement whose owner died before the file went; with the lock held."""
+        word = self.view[0]
+        self._write_head(word & ~RETIRED, word)
+
+    def linked(self) -> bool:
+        """Whether the file still has a name, and once a second, whether it still has its own.
+
+        Asked before each commit: what is written to a file that somebody has deleted or replaced is lost.
+        """
+        if clock.monotonic() - self.checked > 1:
+            return self.in_place()
+        return os.fstat(self.fd).st_nlink > 0
+
+    def lock(self) -> bool:
+        """Try once for the lock between processes."""
+        return native.lock(self.fd, blocking=False)
+
+    def unlock(self) -> None:
+        """Give the lock back, if there is one; never a parent's."""
+        if self.fd >= 0:
+            native.unlock(self.fd)
+
+    def release(self) -> None:
+        """Let go of it: whoever still looks at the head learns that his snapshot is no longer current.
+
+        The descriptor closes, and with it goes the lock, when the last thread that uses it is done.
+        """
+        self.view.release()
+        mapping, self._mapping = self._mapping, None
+        if mapping is not None:
+            mapping.close()
+
+    def after_fork(self) -> None:
+        """Close it in the child, without unlocking: the lock is the parent's."""
+        self.fd = -1
+        self.release()
+        self._descriptor.close()
+
+
+def open_file(path: str, key: Key, mode: Mode) -> RecordFile:
+    """Open the file of a record.
+
+    :raises OSError: there is none, or it cannot be opened.
+    :raises StorageUnavailable: it is no file of this user's.
+    """
+    return RecordFile(Descriptor(os.open(path, OPEN_FLAGS)), path, key, mode)
+
+
+def make_file(path: str, image: bytes, key: Key, mode: Mode) -> RecordFile:
+    """Make a new file, all its bytes written: a commit never meets a full disk, a reader never half a file.
+
+    :raises OSError: it is there already, or cannot be made; nothing is left of it.
+    """
+    descriptor = Descriptor(os.open(path, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        write_all(descriptor.number, image, 0)
+        if mode.durable:
+            sync(descriptor.number)
+        return RecordFile(descriptor, path, key, mode)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def sync_folder(path: str) -> None:
+    """Bring the names in a folder to the disk."""
+    if sys.platform != "win32":  # pragma: no branch - folders cannot be opened there
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,46 @@
+"""What a forked child must let go of.
+
+A descriptor that a child inherits is the same open file as its parent's: its lock is the parent's lock, and unlocking it
+in the child would free the parent's.  So the child closes what it inherited, without a word to the lock, and opens
+anew what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock
+from weakref import WeakValueDictionary
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final, Protocol
+
+    class Inherited(Protocol):
+        """Something that a child must not go on using."""
+
+        def after_fork(self) -> None:
+            """Let go of descriptors, mappings and thread locks, in the child."""
+            ...
+
+
+BIRTH: Final = RLock()
+"""Held while files are opened, made, renamed or evicted, and by `fork`: no descriptor is inherited that is not listed
+here, and no table half changed."""
+
+_members: Final[WeakValueDictionary[int, Inherited]] = WeakValueDictionary()
+
+
+def enrol(member: Inherited) -> None:
+    """Tell `member` about each fork from now on, in the child, as long as it lives."""
+    with BIRTH:
+        _members[id(member)] = member
+
+
+def _in_child() -> None:
+    for member in list(_members.values()):
+        member.after_fork()
+    BIRTH.release()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows, which cannot fork
+    os.register_at_fork(before=BIRTH.acquire, after_in_parent=BIRTH.release, after_in_child=_in_child)

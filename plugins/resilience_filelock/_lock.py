@@ -1,0 +1,120 @@
+"""Taking turns: between the threads of this process by a token, between processes by the lock on the file.
+
+There is one token per key and process.  Who has it may try for the file's lock, and gives both back on leaving.
+Waiting is ours: `filelock.FileLock` looks every 50 ms, which lets sixteen processes on one key wait for most of a
+second.
+"""
+
+from __future__ import annotations
+
+try:
+    from _queue import Empty, SimpleQueue  # what `queue` offers under the same names, without what it imports
+except ImportError:  # pragma: no cover - an interpreter that has it elsewhere
+    from queue import Empty, SimpleQueue
+from weakref import ref
+
+from resilience import clock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, Final
+
+    from resilience import Key
+
+    from resilience_filelock._file import RecordFile
+
+class _Native:
+    """The lock of the operating system, as `filelock` gives it; imported at the first use, which many programs that
+    only ask never come to."""
+
+    lock: Callable[..., bool]
+    unlock: Callable[[int], None]
+
+    def __getattr__(self, name: str) -> Any:
+        from filelock import lock_descriptor, unlock_descriptor
+
+        self.lock = lock_descriptor
+        self.unlock = unlock_descriptor
+        return self.__dict__[name]
+
+
+native: Final = _Native()
+
+__all__ = ["Empty", "Entry", "Held", "native", "pauses"]
+
+SHORTEST_PAUSE: Final = 20e-6
+LONGEST_PAUSE: Final = 2e-3
+
+
+class Entry:
+    """What this process has of one key: the token, the open file, and the file while it is locked."""
+
+    __slots__ = ("__weakref__", "file", "key", "locked", "path", "tokens", "used")
+
+    def __init__(self, key: Key, path: str) -> None:
+        self.key = key
+        self.path = path
+        self.tokens: SimpleQueue[Held] = SimpleQueue()
+        self.tokens.put(Held(self))
+        self.file: RecordFile | None = None
+        self.locked: RecordFile | None = None
+        self.used = 0.0
+
+
+class Held:
+    """The token, and as a context manager the lock.
+
+    An exception that comes from outside (Ctrl-C) may strike between any two instructions, also between taking the
+    lock and remembering it.  Then this object is lost, and its end gives back what it stood for.
+    """
+
+    __slots__ = ("_entry",)
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = ref(entry)
+
+    def __enter__(self) -> None:
+        """Nothing is left to do: it was handed out with the lock held."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Unlock the file, then let the next thread in."""
+        entry = self._entry()
+        if entry is not None:  # else: closed meanwhile, or this is a forked child and the lock the parent's
+            file = entry.locked
+            if file is not None:
+                file.unlock()
+                entry.locked = None
+            entry.tokens.put(self)
+
+    def __del__(self) -> None:
+        entry = self._entry()
+        if entry is not None:
+            if entry.file is not None:
+                entry.file.unlock()
+            Held(entry).__exit__(None, None, None)
+
+
+class pauses:  # noqa: N801 - used like a function
+    """Waits between attempts, growing, until the time is up.
+
+    Each call sleeps a little and tells whether there is time for another attempt.
+    """
+
+    __slots__ = ("_deadline", "_pause")
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._pause = SHORTEST_PAUSE
+
+    def __call__(self) -> bool:
+        """Wait; false if the time is up and there was no waiting."""
+        left = self._deadline - clock.monotonic()
+        if left <= 0:
+            return False
+        clock.sleep(min(self._pause, left))
+        self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
+        return True

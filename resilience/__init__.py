@@ -1,0 +1,123 @@
+"""Resilience policies whose state is shared by every process.
+
+    from resilience import CircuitBreaker
+
+    payments = CircuitBreaker("payments", failure_threshold=3, reset_timeout=30)
+
+    @payments
+    def charge(order): ...
+
+Names are imported when they are first used, so that `import resilience` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from resilience.clock import SystemClock
+    from resilience.errors import (
+        ConfigurationError,
+        PluginError,
+        PolicyRejected,
+        ResilienceError,
+        StorageConflict,
+        StorageCorrupt,
+        StorageError,
+        StorageIncompatible,
+        StorageLockTimeout,
+        StorageUnavailable,
+    )
+    from resilience.events import Event, Transition
+    from resilience.guard import Guard
+    from resilience.markers import hookimpl
+    from resilience.permits import Permit
+    from resilience.runtime import Runtime
+    from resilience.settings import Duration, PolicySettings, StorageSettings
+    from resilience.storage import Capability, Key, Snapshot, Version, Word
+    from resilience_circuit_breaker import (
+        CircuitBreaker,
+        CircuitOpenError,
+        CircuitState,
+        CircuitStatus,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Capability": "resilience.storage",
+    "CircuitBreaker": "resilience_circuit_breaker",
+    "CircuitOpenError": "resilience_circuit_breaker",
+    "CircuitState": "resilience_circuit_breaker",
+    "CircuitStatus": "resilience_circuit_breaker",
+    "ConfigurationError": "resilience.errors",
+    "Duration": "resilience.settings",
+    "Event": "resilience.events",
+    "Guard": "resilience.guard",
+    "Key": "resilience.storage",
+    "Permit": "resilience.permits",
+    "PluginError": "resilience.errors",
+    "PolicyRejected": "resilience.errors",
+    "PolicySettings": "resilience.settings",
+    "ResilienceError": "resilience.errors",
+    "Runtime": "resilience.runtime",
+    "Snapshot": "resilience.storage",
+    "StorageConflict": "resilience.errors",
+    "StorageCorrupt": "resilience.errors",
+    "StorageError": "resilience.errors",
+    "StorageIncompatible": "resilience.errors",
+    "StorageLockTimeout": "resilience.errors",
+    "StorageSettings": "resilience.settings",
+    "StorageUnavailable": "resilience.errors",
+    "SystemClock": "resilience.clock",
+    "Transition": "resilience.events",
+    "Version": "resilience.storage",
+    "Word": "resilience.storage",
+    "hookimpl": "resilience.markers",
+}
+
+__all__ = [
+    "Capability",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "CircuitState",
+    "CircuitStatus",
+    "ConfigurationError",
+    "Duration",
+    "Event",
+    "Guard",
+    "Key",
+    "Permit",
+    "PluginError",
+    "PolicyRejected",
+    "PolicySettings",
+    "ResilienceError",
+    "Runtime",
+    "Snapshot",
+    "StorageConflict",
+    "StorageCorrupt",
+    "StorageError",
+    "StorageIncompatible",
+    "StorageLockTimeout",
+    "StorageSettings",
+    "StorageUnavailable",
+    "SystemClock",
+    "Transition",
+    "Version",
+    "Word",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'resilience' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,240 @@
+"""This process's view of one key: the snapshot, the state decoded from it, and the memo of the last step.
+
+The only cache of the framework.  Many threads look at a cell at once without a lock: what must change together stands
+in one object that is replaced whole.
+"""
+
+from __future__ import annotations
+
+from resilience.errors import PluginError, ResilienceError
+from resilience.policy import FOREVER, NEUTRAL, SUCCESS, Refusal, Report
+from resilience.storage import Snapshot, Word
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilience.engine import Engine
+    from resilience.fuse import Fuse
+    from resilience.gather import Owed
+    from resilience.policy import Outcome, Policy, State, Step
+    from resilience.ports import Ports
+    from resilience.storage import Indexed, Key, Version
+
+RECHECK = 1.0
+"""Seconds after which a snapshot is loaded again though it says that it is current: a storage uses that load to look
+whether its files were replaced behind its back."""
+
+_NOTHING: Indexed = [0]
+_STALE_IS_FINE = Word(_NOTHING, 0)
+
+
+class Memo:
+    """The step that answers an admission as long as nothing changes: the whole of the fast road.
+
+    It holds while ``since <= now < until`` and ``view[0] == word``.  `refusal` is the answer if the answer is no.
+    `quiet`: a success changes nothing either, so the call need not report one.  A memo that lets in also serves as
+    the permit of such a call: it has its `epoch`, and no lease.
+    """
+
+    __slots__ = ("cell", "epoch", "quiet", "refusal", "since", "until", "view", "word")
+
+    lease = None
+
+    def __init__(
+        self,
+        cell: Cell,
+        since: float,
+        until: float,
+        is_current: Word,
+        epoch: int,
+        refusal: Refusal | None,
+        quiet: bool,  # noqa: FBT001 - one caller, by position because it stands on a warm road
+    ) -> None:
+        self.cell = cell
+        self.since = since
+        self.until = until
+        self.view = is_current.view
+        self.word = is_current.value
+        self.epoch = epoch
+        self.refusal = refusal
+        self.quiet = quiet
+
+    def holds(self, now: float) -> bool:
+        """Whether the answer is still the answer at wall-clock second `now`."""
+        try:
+            return self.view[0] == self.word and self.since <= now < self.until
+        except ValueError:  # the storage released what it had mapped
+            return False
+
+    def is_quiet(self) -> bool:
+        """Whether a success of a call that this let in changes nothing."""
+        try:
+            return self.quiet and self.view[0] == self.word
+        except ValueError:  # the storage released what it had mapped
+            return False
+
+    def report(self, outcome: Outcome, error: str | None) -> None:
+        """As a permit: tell how the call went."""
+        if outcome != NEUTRAL and self.cell.engine is not None:
+            self.cell.engine.report(self.cell, outcome, self.epoch, None, error)
+
+    async def areport(self, outcome: Outcome, error: str | None) -> None:
+        """Do what `report` does without blocking the event loop."""
+        if outcome != NEUTRAL and self.cell.engine is not None:
+            await self.cell.engine.areport(self.cell, outcome, self.epoch, None, error)
+
+
+NEVER = Memo(None, FOREVER, 0.0, Word(_NOTHING, 1), -1, None, False)  # type: ignore[arg-type]
+"""The memo that never holds, and so is nobody's permit and needs no cell."""
+
+
+def _no_time() -> float:
+    return 0.0
+
+
+class View:
+    """A snapshot with the state decoded from it and the monotonic second it was loaded at; replaced whole."""
+
+    __slots__ = ("loaded_at", "snapshot", "state")
+
+    def __init__(self, snapshot: Snapshot, state: State, loaded_at: float) -> None:
+        self.snapshot = snapshot
+        self.state = state
+        self.loaded_at = loaded_at
+
+    def is_current(self) -> bool:
+        """Whether it is known, without I/O, to be what is committed."""
+        is_current = self.snapshot.is_current
+        return is_current is not None and is_current()
+
+    def is_fresh(self, monotonic: float, max_staleness: float) -> bool:
+        """Whether a decision may be made on it."""
+        age = monotonic - self.loaded_at
+        is_current = self.snapshot.is_current
+        if is_current is None:
+            return age < max_staleness
+        return age < RECHECK and is_current()
+
+
+class Cell:
+    """What one guard holds of its key, bound to one engine."""
+
+    __slots__ = (
+        "__weakref__",
+        "engine",
+        "fuse",
+        "key",
+        "lock_timeouts",
+        "memo",
+        "origin",
+        "owed",
+        "policy",
+        "ports",
+        "shadow",
+        "view",
+        "wall",
+    )
+
+    def __init__(
+        self, key: Key, policy: Policy, ports: Ports, engine: Engine | None, wall: Callable[[], float]
+    ) -> None:
+        self.key = key
+        self.policy = policy
+        self.ports = ports
+        self.wall = wall
+        self.engine = engine
+        """`None` once the runtime was closed, or in a child of a fork: then the guard binds anew."""
+        self.memo = NEVER
+        self.view: View | None = None
+        self.owed: Owed | None = None
+        self.fuse: Fuse | None = None
+        self.shadow: Cell | None = None
+        """The private copy that is used while the storage does not answer."""
+        self.origin: tuple[Cell, int] | None = None
+        """Of a private copy: whose it is, and the epoch that it began with."""
+        self.lock_timeouts = 0
+
+    @classmethod
+    def unbound(cls) -> Cell:
+        """Make the cell of a guard that was not used yet: no memo holds, so the slow road is taken and binds."""
+        cell = cls.__new__(cls)
+        cell.engine = None
+        cell.memo = NEVER
+        cell.wall = _no_time
+        return cell
+
+    def reach(self) -> Engine:
+        """Return the engine.
+
+        :raises ResilienceError: the runtime was closed between binding and use.
+        """
+        if self.engine is None:
+            raise ResilienceError(f"{self.key}: the runtime was closed while this call began")
+        return self.engine
+
+    def retire(self) -> None:
+        """Let the guard bind anew at its next use; reports of calls that are under way are dropped."""
+        self.engine = None
+        self.memo = NEVER
+
+    @property
+    def state(self) -> State:
+        """The state as last seen; that of a key without a record if none was seen."""
+        return self.policy.initial() if self.view is None else self.view.state
+
+    @property
+    def version(self) -> Version | None:
+        """The version as last seen."""
+        return None if self.view is None else self.view.snapshot.version
+
+    def adopt(self, snapshot: object, monotonic: float) -> View:
+        """Take over what was loaded.
+
+        :raises ValueError: the payload is damaged.
+        :raises StorageIncompatible: a newer library wrote it.
+        :raises PluginError: the storage returned something else than a snapshot.
+        """
+        if not isinstance(snapshot, Snapshot):
+            what = type(snapshot).__name__
+            raise PluginError(f"storage {self.ports.name}: load of {self.key} returned {what}, not a Snapshot")
+        view = self.view
+        if view is not None and snapshot.version == view.snapshot.version:
+            state = view.state
+        elif snapshot.payload is None:
+            state = self.policy.initial()
+        else:
+            state = self.policy.decode(snapshot.payload)
+        self.view = view = View(snapshot, state, monotonic)
+        return view
+
+    def committed(self, snapshot: Snapshot, state: State, monotonic: float) -> None:
+        """Take over what this process committed itself."""
+        self.view = View(snapshot, state, monotonic)
+
+    def remember(self, view: View, step: Step, now: float, max_staleness: float) -> Memo | None:
+        """Keep a step that answered an admission and changed nothing of a view; `None` if it may not be kept."""
+        is_current = view.snapshot.is_current
+        until = min(step.until, now + RECHECK)
+        if is_current is None:
+            until = min(until, now + max_staleness)
+            is_current = _STALE_IS_FINE
+        elif not isinstance(is_current, Word):
+            return None
+        refusal = step.decision
+        if refusal is None:
+            memo = Memo(self, now, until, is_current, step.state.epoch, None, self._is_quiet(step.state, now))
+        elif isinstance(refusal, Refusal):
+            memo = Memo(self, now, until, is_current, step.state.epoch, refusal, False)
+        else:
+            return None
+        self.memo = memo
+        return memo
+
+    def _is_quiet(self, state: State, now: float) -> bool:
+        """Whether a success in this state is the same for ever: nothing."""
+        if self.policy.judges_results:
+            return False
+        success = Report(now, 0, SUCCESS, at=now, epoch=state.epoch, token=None, error=None)
+        step = self.policy.step(state, success)
+        return not step.keep and not step.tells and step.until == FOREVER

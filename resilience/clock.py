@@ -1,0 +1,46 @@
+"""The only place that reads a clock, waits, or draws a random number.
+
+Wall-clock seconds are shared between processes and machines; monotonic seconds measure durations and deadlines.
+"""
+
+from __future__ import annotations
+
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Clock(Protocol):
+        """What a runtime takes its time from; `resilience.testing.ManualClock` is one that a test moves by hand."""
+
+        def wall(self) -> float:
+            """Seconds since the epoch, as all processes see them."""
+            ...
+
+        def monotonic(self) -> float:
+            """Seconds that never go back, for durations and deadlines within this process."""
+            ...
+
+        def draw(self) -> int:
+            """64 random bits: tokens and jitter are made of them."""
+            ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    def draw() -> int:
+        """64 random bits; reseeded in a forked child by the standard library."""
+        from random import getrandbits  # 6 ms, and most processes never draw
+
+        return getrandbits(64)
+
+
+wall = time.time
+monotonic = time.monotonic
+sleep = time.sleep

@@ -1,0 +1,311 @@
+"""What a user holds: it decorates, enters `with`, calls; each a thin shell around admit and report.
+
+The shell for a function is chosen once, at decoration.  The dozen lines that nearly every call takes stand in
+`_sync_shell`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from resilience.cell import Cell, Memo
+from resilience.errors import ConfigurationError
+from resilience.permits import Permit, pop, push
+from resilience.policy import FAILURE, SUCCESS
+from resilience.storage import Key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+    from types import TracebackType
+    from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+
+    from resilience.policy import Outcome, PolicyType
+    from resilience.runtime import Runtime
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+    F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Guard:
+    """Protects calls with a policy whose state everybody shares who names the same storage.
+
+    Making one checks the arguments and touches nothing: it binds to the current runtime at its first use, and again
+    after a fork or when the runtime is replaced.  It may be used from any number of threads and tasks at once.
+
+    :param name: 1 to 1000 printable characters; who uses the same name shares the state.
+    :param given: the settings given in code; `None`: there is no code, see `stored`.
+    :param runtime: bind to this runtime instead of the current one.
+    :raises ConfigurationError: name or settings are impossible.
+    """
+
+    __slots__ = ("__weakref__", "_cell", "_given", "_key", "_runtime")
+
+    policy_type: ClassVar[PolicyType]
+    """The policy class; a subclass sets it."""
+
+    def __init__(self, name: str, given: Mapping[str, Any] | None, runtime: Runtime | None = None) -> None:
+        label = type(self).__name__
+        try:
+            self._key = Key(self.policy_type.kind, name)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"{label}: {error}") from None
+        if given:
+            from resilience.settings import check_given
+
+            check_given(label, name, self.policy_type.settings_model(), given)
+        self._given = given
+        self._runtime = runtime
+        self._cell: Cell = _UNBOUND
+
+    @property
+    def name(self) -> str:
+        """The name it was made with."""
+        return self._key.name
+
+    def __repr__(self) -> str:
+        """Class and name; the state would need a look at the storage."""
+        return f"{type(self).__name__}({self._key.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as name and settings: what is bound here means nothing elsewhere."""
+        if self._runtime is not None:
+            raise TypeError(f"{self!r} is bound to a runtime of this process and cannot be pickled")
+        return _remade, (type(self), self._key.name, None if self._given is None else dict(self._given))
+
+    # -- binding -----------------------------------------------------------------------------------------------------
+
+    def _bound(self) -> Cell:
+        """Return the cell, bound to the current runtime."""
+        cell = self._cell
+        if cell.engine is None:
+            from resilience.runtime import Runtime
+
+            runtime = self._runtime or Runtime.current()
+            cell = self._cell = self._bind(runtime)
+        return cell
+
+    def _bind(self, runtime: Runtime) -> Cell:
+        kind, model, given = self.policy_type, self.policy_type.settings_model(), self._given
+        settings = runtime.configuration.policy_settings(kind.kind, self.name, model, given or {})
+        cell = runtime.bind(self._key, kind.from_settings(settings, given))
+        if given is None:
+            stored = cell.policy.stored_settings(cell.reach().read(cell).state)
+            if stored:
+                settings = runtime.configuration.policy_settings(kind.kind, self.name, model, {}, stored)
+                cell = runtime.bind(self._key, kind.from_settings(settings, None))
+        return cell
+
+    @classmethod
+    def stored(cls, name: str, runtime: Runtime | None = None) -> Self:
+        """Make a guard that has no settings of its own: those bind it that the code which made it stored.
+
+        What a shell verb holds: a shell has no code, and opens a breaker where the code said.
+        """
+        guard = cls.__new__(cls)
+        Guard.__init__(guard, name, None, runtime)
+        return guard
+
+    def _admit(self) -> Memo | Permit:
+        cell = self._bound()
+        return cell.reach().admit(cell)
+
+    async def _aadmit(self) -> Memo | Permit:
+        cell = self._bound()
+        return await cell.reach().aadmit(cell)
+
+    # -- use ---------------------------------------------------------------------------------------------------------
+
+    def acquire(self) -> Permit:
+        """Let one call in, to be reported through the permit.
+
+        :raises PolicyRejected: the policy lets none in now.
+        :raises StorageUnavailable: the storage does not answer and `on_store_error` is ``raise``.
+        """
+        permit = self._admit()
+        return Permit(permit.cell, permit.epoch) if isinstance(permit, Memo) else permit
+
+    def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function under protection and return what it returns.
+
+        :raises PolicyRejected: the policy lets no call in now; the function was not called.
+        """
+        return _sync_shell(self, function)(*args, **kwargs)
+
+    async def acall(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a coroutine function under protection and return what it returns.
+
+        :raises PolicyRejected: the policy lets no call in now; the function was not called.
+        """
+        return await _async_shell(self, function)(*args, **kwargs)
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function, coroutine function, generator function or async generator function.
+
+        A generator is admitted at its first step and judged when it ends or fails; closed early it is neutral.
+        """
+        if isinstance(function, (staticmethod, classmethod)):
+            return type(function)(self(function.__func__))  # type: ignore[return-value]
+        if isinstance(function, type) or not callable(function):
+            raise TypeError(f"{self!r} decorates functions; {function!r:.80} is none")
+        import inspect
+
+        target: Any = function
+        while isinstance(target, functools.partial):
+            target = target.func
+        if not inspect.isroutine(target):
+            target = target.__call__
+        if inspect.iscoroutinefunction(target):
+            shell: Callable[..., Any] = _async_shell(self, function)
+        elif inspect.isasyncgenfunction(target):
+            shell = _async_generator_shell(self, function)
+        elif inspect.isgeneratorfunction(target):
+            shell = _generator_shell(self, function)
+        else:
+            shell = _sync_shell(self, function)
+        return functools.update_wrapper(shell, function)  # type: ignore[return-value]
+
+    def __enter__(self) -> Self:
+        """Let the block in.
+
+        :raises PolicyRejected: the policy lets no call in now; the block does not run.
+        """
+        cell = self._cell
+        memo = cell.memo
+        push(self._key, memo if memo.refusal is None and memo.holds(cell.wall()) else self._admit())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Report how the block went."""
+        permit = pop(self._key)
+        if permit is None:
+            return
+        if error is not None:
+            permit.report(*_judged_error(permit, error))
+        elif not permit.is_quiet():
+            permit.report(SUCCESS, None)
+
+    async def __aenter__(self) -> Self:
+        """Let the block in.
+
+        :raises PolicyRejected: the policy lets no call in now; the block does not run.
+        """
+        cell = self._cell
+        memo = cell.memo
+        push(self._key, memo if memo.refusal is None and memo.holds(cell.wall()) else await self._aadmit())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Report how the block went."""
+        permit = pop(self._key)
+        if permit is None:
+            return
+        if error is not None:
+            await permit.areport(*_judged_error(permit, error))
+        elif not permit.is_quiet():
+            await permit.areport(SUCCESS, None)
+
+
+def _remade(kind: type[Guard], name: str, given: dict[str, Any] | None) -> Guard:
+    return kind.stored(name) if given is None else kind(name, **given)
+
+
+_UNBOUND = Cell.unbound()
+"""The cell of every guard that was not used yet: nothing holds, so the slow road binds."""
+
+
+def _judged_error(permit: Memo | Permit, error: BaseException) -> tuple[Outcome, str | None]:
+    outcome = permit.cell.policy.judge_error(error)
+    return outcome, type(error).__name__ if outcome == FAILURE else None
+
+
+def _judged_result(permit: Memo | Permit, result: object) -> tuple[Outcome, str | None]:
+    outcome = permit.cell.policy.judge_result(result)
+    return outcome, "failure_if" if outcome == FAILURE else None
+
+
+def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        cell = guard._cell  # noqa: SLF001 - this module's own
+        memo = cell.memo
+        try:
+            calm = memo.view[0] == memo.word and memo.since <= cell.wall() < memo.until
+        except ValueError:  # the storage released what it had mapped
+            calm = False
+        permit = memo if calm and memo.refusal is None else guard._admit()  # noqa: SLF001
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            permit.report(*_judged_error(permit, error))
+            raise
+        if not permit.is_quiet():
+            permit.report(*_judged_result(permit, result))
+        return result
+
+    return guarded
+
+
+def _async_shell(guard: Guard, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        cell = guard._cell  # noqa: SLF001 - this module's own
+        memo = cell.memo
+        permit = memo if memo.refusal is None and memo.holds(cell.wall()) else await guard._aadmit()  # noqa: SLF001
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            await permit.areport(*_judged_error(permit, error))
+            raise
+        if not permit.is_quiet():
+            await permit.areport(*_judged_result(permit, result))
+        return result
+
+    return guarded
+
+
+def _generator_shell(
+    guard: Guard, function: Callable[P, Generator[Any, Any, R]]
+) -> Callable[P, Generator[Any, Any, R]]:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+        permit = guard._admit()  # noqa: SLF001 - this module's own
+        try:
+            result = yield from function(*args, **kwargs)
+        except BaseException as error:
+            permit.report(*_judged_error(permit, error))
+            raise
+        permit.report(SUCCESS, None)
+        return result
+
+    return guarded
+
+
+def _async_generator_shell(
+    guard: Guard, function: Callable[P, AsyncGenerator[Any, Any]]
+) -> Callable[P, AsyncGenerator[Any, Any]]:
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
+        permit = await guard._aadmit()  # noqa: SLF001 - this module's own
+        generator = function(*args, **kwargs)
+        try:
+            item = await anext(generator)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    await generator.aclose()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - thrown in by the consumer: the generator's to handle
+                    item = await generator.athrow(error)
+                else:
+                    item = await generator.asend(sent)
+        except StopAsyncIteration:
+            pass
+        except BaseException as error:
+            await permit.areport(*_judged_error(permit, error))
+            raise
+        await permit.areport(SUCCESS, None)
+
+    return guarded

@@ -1,0 +1,125 @@
+"""The permit that a caller holds between admission and report, and the stack of those held by `with`."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from resilience.policy import FAILURE, NEUTRAL, SUCCESS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from resilience.cell import Cell, Memo
+    from resilience.engine import Engine
+    from resilience.policy import Outcome
+    from resilience.storage import Key
+
+
+class Permit:
+    """Leave to make one call, and the promise to report how it went.  Report once; further reports do nothing.
+
+    A permit that was taken while the policy probes is a lease: it is free for others once it was reported, or at
+    `expires_at` (wall-clock seconds; `None`: nobody waits for it).  `token` names the permit in other processes.
+    """
+
+    __slots__ = ("_reported", "cell", "epoch", "expires_at", "lease")
+
+    def __init__(
+        self,
+        cell: Cell,
+        epoch: int,
+        lease: str | None = None,
+        expires_at: float | None = None,
+        *,
+        accounted: bool = True,
+    ) -> None:
+        self.cell = cell
+        self._reported = not accounted
+        self.epoch = epoch
+        self.lease = lease
+        self.expires_at = expires_at
+
+    @property
+    def token(self) -> str:
+        """The permit as text: hand it to the process that reports."""
+        return str(self.epoch) if self.lease is None else f"{self.epoch}.{self.lease}"
+
+    def success(self) -> None:
+        """Report that the call went well."""
+        self.report(SUCCESS, None)
+
+    def failure(self, error: BaseException | str | None = None) -> None:
+        """Report that the call failed; of the error, the class name is kept."""
+        self.report(FAILURE, error_name(error))
+
+    def release(self) -> None:
+        """Give the permit back: the call was never made, or says nothing of the dependency."""
+        self.report(NEUTRAL, None)
+
+    def is_quiet(self) -> bool:
+        """Whether a success changes nothing; of a permit that is no memo, nobody knows beforehand."""
+        return False
+
+    def report(self, outcome: Outcome, error: str | None) -> None:
+        """Tell how the call went; `error` is the class name of what failed."""
+        engine = self._reporter(outcome)
+        if engine is not None:
+            engine.report(self.cell, outcome, self.epoch, self.lease, error)
+
+    async def areport(self, outcome: Outcome, error: str | None) -> None:
+        """Do what `report` does without blocking the event loop."""
+        engine = self._reporter(outcome)
+        if engine is not None:
+            await engine.areport(self.cell, outcome, self.epoch, self.lease, error)
+
+    def _reporter(self, outcome: Outcome) -> Engine | None:
+        """Whom to tell; `None` if it was told, or if nobody keeps account of the call."""
+        if self._reported:
+            return None
+        self._reported = True
+        if outcome == NEUTRAL and self.lease is None and self.expires_at is None:
+            return None
+        return self.cell.engine
+
+    def __repr__(self) -> str:
+        """Token and whether it was reported."""
+        return f"<Permit {self.token}{' (reported)' if self._reported else ''}>"
+
+
+def error_name(error: BaseException | str | None) -> str | None:
+    """Return the class name of an error, as it is kept in a record."""
+    return error if error is None or isinstance(error, str) else type(error).__name__
+
+
+def parse_token(token: str) -> tuple[int, str | None]:
+    """Split the text of a permit into epoch and lease.
+
+    :raises ValueError: it is no token.
+    """
+    epoch, dot, lease = token.partition(".")
+    if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 19) or bool(dot) != bool(lease):
+        raise ValueError(f"{token[:80]!r} is not a token that `check --token` printed")
+    return int(epoch), lease or None
+
+
+if TYPE_CHECKING:
+    Held = tuple[tuple[Key, Permit | Memo], ...]
+
+_held: ContextVar[Held] = ContextVar("resilience_permits", default=())
+
+
+def push(key: Key, permit: Permit | Memo) -> None:
+    """Hold a permit for the body of a `with`, in this thread or task."""
+    _held.set((*_held.get(), (key, permit)))
+
+
+def pop(key: Key) -> Permit | Memo | None:
+    """Take back the youngest permit that this thread or task holds for a key; `None` if it holds none.
+
+    There is none if a generator that was entered in one task is closed in another; its lease, if any, runs out.
+    """
+    held = _held.get()
+    for index in range(len(held) - 1, -1, -1):
+        if held[index][0] == key:
+            _held.set(held[:index] + held[index + 1 :])
+            return held[index][1]
+    return None

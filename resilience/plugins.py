@@ -1,0 +1,96 @@
+"""Finding and loading plugins: by name, and only when they are needed.
+
+| group | name | value |
+|---|---|---|
+| ``resilience.storage`` | the URL scheme | storage class |
+| ``resilience.policy`` | the kind | policy class |
+| ``resilience`` | any | observers |
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import entry_points
+
+from resilience.errors import ConfigurationError, PluginError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+    from typing import Any
+
+STORAGE = "resilience.storage"
+POLICY = "resilience.policy"
+OBSERVER = "resilience"
+
+
+class PluginWarning(UserWarning):
+    """An observer was left out because it does not load."""
+
+
+def installed(group: str) -> dict[str, EntryPoint]:
+    """List the plugins of a group by name, without loading one; the first of a name on `sys.path` wins."""
+    found: dict[str, EntryPoint] = {}
+    for entry_point in entry_points(group=group):
+        found.setdefault(entry_point.name, entry_point)
+    return found
+
+
+def origin(entry_point: EntryPoint) -> str:
+    """Name a plugin with its distribution and version, for a person."""
+    distribution = entry_point.dist
+    where = "" if distribution is None else f" of {distribution.name} {distribution.version}"
+    return f"plugin {entry_point.name!r} ({entry_point.value}{where})"
+
+
+def load(entry_point: EntryPoint) -> Any:
+    """Import a plugin.
+
+    :raises PluginError: it does not load; the message names it, its distribution, its version and the fix.
+    """
+    try:
+        return entry_point.load()
+    except Exception as error:
+        raise PluginError(
+            f"{origin(entry_point)} does not load: {type(error).__name__}: {error}; repair or uninstall it, "
+            "or choose another one"
+        ) from error
+
+
+def storage_class(scheme: str) -> Any:
+    """Load the storage class of a URL scheme.
+
+    :raises ConfigurationError: no installed plugin has it.
+    :raises PluginError: the plugin that has it does not load.
+    """
+    known = installed(STORAGE)
+    if scheme not in known:
+        from difflib import get_close_matches
+
+        near = get_close_matches(scheme, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"installed are: {', '.join(sorted(known)) or 'none'}"
+        raise ConfigurationError(f"RESILIENCE_STORAGE: no installed plugin stores to {scheme + ':'!r}; {hint}")
+    return load(known[scheme])
+
+
+def policy_class(kind: str) -> Any:
+    """Load the policy class of a kind.
+
+    :raises PluginError: no installed plugin has it, or the one that has does not load.
+    """
+    known = installed(POLICY)
+    if kind not in known:
+        raise PluginError(f"no installed plugin has the policy {kind!r}; reinstall the distribution that brings it")
+    return load(known[kind])
+
+
+def observers() -> list[tuple[str, object]]:
+    """Load and make all installed observers; one that fails is left out with a `PluginWarning`."""
+    made: list[tuple[str, object]] = []
+    for name, entry_point in installed(OBSERVER).items():
+        try:
+            plugin = load(entry_point)
+            made.append((name, plugin() if isinstance(plugin, type) else plugin))
+        except Exception as error:  # noqa: BLE001 - a plugin that nobody chose stops nothing
+            warnings.warn(f"observer left out: {error}", PluginWarning, stacklevel=2)
+    return made

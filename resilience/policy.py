@@ -1,0 +1,251 @@
+"""The contract between the engine and a policy.  Pure: no clock, no I/O, no lock, no randomness, no log.
+
+A policy answers `step(state, event)` with a `Step`.  Time, random bits and outcomes arrive in the event; the same
+state and the same event always give the same step, so a step may be computed on a guess, thrown away, and computed
+again under the lock.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Literal, Protocol
+
+    from resilience.cli.verbs import Verb
+    from resilience.errors import PolicyRejected
+    from resilience.guard import Guard
+    from resilience.settings import PolicySettings
+
+    Outcome = Literal["success", "failure", "neutral"]
+    OnStoreError = Literal["local", "allow", "deny", "raise"]
+
+SUCCESS: Literal["success"] = "success"
+FAILURE: Literal["failure"] = "failure"
+NEUTRAL: Literal["neutral"] = "neutral"
+
+KEEP = False
+"""Nothing that others must know has changed: no commit."""
+NOW = True
+"""Commit before the decision is given."""
+
+FOREVER = float("inf")
+
+
+class Admit:
+    """A call asks to be let in.
+
+    `now` is wall-clock seconds, `draw` 64 random bits; `anonymous`: whoever reports will have no token.
+    """
+
+    __slots__ = ("anonymous", "draw", "now")
+
+    def __init__(self, now: float, draw: int, *, anonymous: bool = False) -> None:
+        self.now = now
+        self.draw = draw
+        self.anonymous = anonymous
+
+
+class Report:
+    """A call that was let in has ended.
+
+    `now` is the wall-clock seconds of the commit, `at` those of the end of the call (earlier, if the report had to
+    wait for the lock).  `epoch` is the one the call was admitted in, `None` for the present one; `token` that of its
+    lease, if it has one.  `error` is the class name of what failed.  `draw`: 64 random bits.
+    """
+
+    __slots__ = ("at", "draw", "epoch", "error", "now", "outcome", "token")
+
+    def __init__(
+        self,
+        now: float,
+        draw: int,
+        outcome: Outcome,
+        *,
+        at: float,
+        epoch: int | None,
+        token: str | None,
+        error: str | None,
+    ) -> None:
+        self.now = now
+        self.draw = draw
+        self.outcome = outcome
+        self.at = at
+        self.epoch = epoch
+        self.token = token
+        self.error = error
+
+
+class Control:
+    """Somebody changes the state by hand: `verb` with its `arguments`, as the policy's guard defines them."""
+
+    __slots__ = ("arguments", "draw", "now", "verb")
+
+    def __init__(self, now: float, draw: int, verb: str, arguments: Mapping[str, object]) -> None:
+        self.now = now
+        self.draw = draw
+        self.verb = verb
+        self.arguments = arguments
+
+
+if TYPE_CHECKING:
+    PolicyEvent = Admit | Report | Control
+
+
+class Lease:
+    """A permit that the record keeps account of, until `expires_at` (wall-clock seconds).
+
+    `token` names it; `None`: it is anonymous, and whoever reports without a token reports for it.
+    """
+
+    __slots__ = ("expires_at", "token")
+
+    def __init__(self, token: str | None, expires_at: float) -> None:
+        self.token = token
+        self.expires_at = expires_at
+
+
+class Refusal:
+    """The decision not to let a call in; a policy derives its own."""
+
+    __slots__ = ()
+
+    def error(self, name: str, now: float) -> PolicyRejected:
+        """Make the error that the caller gets, for the guard `name` at wall-clock second `now`."""
+        raise NotImplementedError
+
+
+class Move:
+    """A change of state, to be announced once it is committed."""
+
+    __slots__ = ("new", "old", "reason")
+
+    def __init__(self, old: str, new: str, reason: str) -> None:
+        self.old = old
+        self.new = new
+        self.reason = reason
+
+
+class Step:
+    """What a policy answers.  Treat it as frozen.
+
+    `state` is the state after the event; `decision` answers an `Admit`: `None` lets the call in and keeps no account
+    of it, a `Lease` lets it in and does, a `Refusal` does not.  `until` says how long, with the state unchanged, the
+    same event gets the same answer (valid while ``event.now <= now < until``).  `keep` says whether others must know.
+    `moved` is the change of state to announce, `tells` the names and data of other events.
+    """
+
+    __slots__ = ("decision", "keep", "moved", "state", "tells", "until")
+
+    def __init__(
+        self,
+        state: State,
+        decision: Lease | Refusal | None = None,
+        *,
+        until: float = FOREVER,
+        keep: bool = KEEP,
+        moved: Move | None = None,
+        tells: tuple[tuple[str, Mapping[str, object]], ...] = (),
+    ) -> None:
+        self.state = state
+        self.decision = decision
+        self.until = until
+        self.keep = keep
+        self.moved = moved
+        self.tells = tells
+
+
+if TYPE_CHECKING:
+
+    class State(Protocol):
+        """What a policy keeps.  The engine reads nothing of it but its epoch."""
+
+        @property
+        def epoch(self) -> int:
+            """The number of the present state: it grows by one at each change of state and each reset."""
+            ...
+
+    class Policy(Protocol):
+        """A pure state machine with its configuration.
+
+        `on_store_error`: go on with a private copy (``local``), let all in (``allow``), let none in (``deny``), raise
+        `StorageUnavailable` (``raise``).
+        """
+
+        @property
+        def kind(self) -> str:
+            """The name of its entry point in the group ``resilience.policy``, and the first half of each key."""
+            ...
+
+        @property
+        def on_store_error(self) -> OnStoreError:
+            """What is decided while the storage does not answer."""
+            ...
+
+        def initial(self) -> State:
+            """Return the state of a key that has no record."""
+            ...
+
+        def step(self, state: State, event: PolicyEvent, /) -> Step:
+            """Answer an event."""
+            ...
+
+        def encode(self, state: State, /) -> bytes:
+            """Write a state as JSON text in UTF-8."""
+            ...
+
+        def decode(self, payload: bytes, /) -> State:
+            """Read a state; `ValueError` if it is damaged, `StorageIncompatible` if a newer library wrote it."""
+            ...
+
+        def expires_at(self, state: State, /) -> float | None:
+            """Wall-clock seconds after which the state means nothing any more; `None`: never."""
+            ...
+
+        def stored_settings(self, state: Any, /) -> Mapping[str, object] | None:
+            """The settings that code stored with the state; `None` if none did."""
+            ...
+
+        def refuse(self, state: State | None, reason: str, /) -> Refusal:
+            """Refuse for a reason that lies outside the state: the storage does not answer, the lock is taken."""
+            ...
+
+        def judge_error(self, error: BaseException, /) -> Outcome:
+            """Say what an exception that left the protected call means."""
+            ...
+
+        def judge_result(self, result: object, /) -> Outcome:
+            """Say what a returned value means."""
+            ...
+
+        @property
+        def judges_results(self) -> bool:
+            """Whether `judge_result` can say anything but success."""
+            ...
+
+    class PolicyType(Protocol):
+        """A policy class, as the entry point in the group ``resilience.policy`` names it."""
+
+        @property
+        def kind(self) -> str:
+            """The name of the entry point, and the first half of each key."""
+            ...
+
+        def settings_model(self) -> type[PolicySettings]:
+            """Load the model of its settings."""
+            ...
+
+        def from_settings(self, settings: Any, given: Mapping[str, object] | None, /) -> Policy:
+            """Make the policy.
+
+            `given` are the settings given in code, which it may store for those that have none; `None`: no code.
+            """
+            ...
+
+        def guard_type(self) -> type[Guard]:
+            """Load the guard that users hold."""
+            ...
+
+        def verbs(self) -> Sequence[Verb]:
+            """Load its verbs on the command line."""
+            ...

@@ -1,0 +1,282 @@
+"""The composition root: settings, plugins and clock, put together once.
+
+Nothing else reads the environment, loads a plugin or builds a storage.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from functools import partial
+
+from resilience.clock import SystemClock
+from resilience.engine import Engine
+from resilience.errors import ConfigurationError, PluginError, ResilienceError, StorageUnavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Any, Self
+
+    from resilience.cell import Cell
+    from resilience.clock import Clock
+    from resilience.policy import Policy
+    from resilience.ports import Ports
+    from resilience.settings import Configuration, PolicySettings
+    from resilience.storage import Key
+
+
+class Opened:
+    """An open storage and what stands on it."""
+
+    __slots__ = ("engine", "ports", "storage", "url")
+
+    def __init__(self, url: str, storage: Any, ports: Ports, engine: Engine) -> None:
+        self.url = url
+        self.storage = storage
+        self.ports = ports
+        self.engine = engine
+
+
+class Runtime:
+    """Settings, plugins and clock of one storage; guards bind to the current one at their first use.
+
+    Most programs never make one: the first use of a guard makes one from the environment.  A test makes its own and
+    enters it, which makes it the current one until the block ends::
+
+        with Runtime(storage="memory:"):
+            ...
+
+    :param storage: URL of the storage; stronger than `RESILIENCE_STORAGE`.
+    :param storage_timeout: seconds; stronger than `RESILIENCE_STORAGE_TIMEOUT`.
+    :param clock: where time comes from.
+    :param observers: plugins that are told of transitions and events, besides the installed ones.
+    :param environ: the variables to read; those of the process if left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: str | None = None,
+        storage_timeout: float | None = None,
+        clock: Clock | None = None,
+        observers: Iterable[object] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._storage_timeout = storage_timeout
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._observers = tuple(observers)
+        self._environ = environ
+        self._lock = threading.RLock()
+        self._opened: Opened | None = None
+        self._configuration: Configuration | None = None
+        self._cells: weakref.WeakSet[Cell] = weakref.WeakSet()
+        self._replaced: list[Runtime | None] = []
+        _all.add(self)
+
+    @staticmethod
+    def current() -> Runtime:
+        """Return the runtime that guards bind to; the first call makes it from the environment."""
+        global _current
+        with _install:
+            if _current is None:
+                _current = Runtime()
+            return _current
+
+    def __enter__(self) -> Self:
+        """Become the current runtime."""
+        global _current
+        with _install:
+            self._replaced.append(_current)
+            replaced, _current = _current, self
+        if replaced is not None:
+            replaced.unbind()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close, and let the runtime that was replaced become the current one again."""
+        global _current  # noqa: PLW0603 - the one root of a process
+        with _install:
+            _current = self._replaced.pop()
+        self.close()
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The variables that this runtime reads."""
+        return os.environ if self._environ is None else self._environ
+
+    @property
+    def configuration(self) -> Configuration:
+        """What the variables say.
+
+        :raises ConfigurationError: one of them is unknown or impossible.
+        """
+        with self._lock:
+            if self._configuration is None:
+                from resilience import plugins
+                from resilience.settings import Configuration
+
+                self._configuration = Configuration(
+                    self.environ,
+                    storages=list(plugins.installed(plugins.STORAGE)),
+                    policies={kind: partial(_settings_model, kind) for kind in plugins.installed(plugins.POLICY)},
+                )
+            return self._configuration
+
+    @property
+    def url(self) -> str:
+        """URL of the storage, with the path that it means."""
+        return self.resolve(self._storage or self.configuration.core.storage)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that the waiting of one decision may take in all."""
+        given = self._storage_timeout
+        return self.configuration.core.storage_timeout if given is None else given
+
+    @property
+    def opened(self) -> Opened:
+        """The open storage; the first use opens it.
+
+        :raises ConfigurationError: the variables or the URL are wrong.
+        :raises PluginError: the chosen storage does not load or does not fit.
+        """
+        opened = self._opened
+        if opened is None:
+            with self._lock:
+                opened = self._opened = self._opened or self._open()
+        return opened
+
+    def resolve(self, url: str) -> str:
+        """Give `file:` without a path the one of this user: ``resilience`` under the state home."""
+        if url in {"file:", "file://"}:
+            return (self.state_home / "resilience").as_uri()
+        return url
+
+    @property
+    def state_home(self) -> Path:
+        """Where programs of this user keep state: `XDG_STATE_HOME`, else ``~/.local/state``."""
+        from pathlib import Path
+
+        set_home = self.environ.get("XDG_STATE_HOME", "")
+        if Path(set_home).is_absolute():
+            return Path(set_home)
+        try:
+            home = Path(self.environ["HOME"]) if self.environ.get("HOME") else Path.home()
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"RESILIENCE_STORAGE: this user has no home folder to keep state in ({error}); set it to file:///…"
+            ) from error
+        return home.absolute() / ".local" / "state"
+
+    def _open(self) -> Opened:
+        from resilience import plugins
+        from resilience.announce import Announcer
+        from resilience.ports import connect
+
+        url = self.url
+        scheme, colon, _ = url.partition(":")
+        if not colon:
+            raise ConfigurationError(
+                f"RESILIENCE_STORAGE: {url[:80]!r} is no URL; write scheme:…, for example file:///var/lib/app/resilience"
+            )
+        kind = plugins.storage_class(scheme)
+        settings = self.configuration.storage_settings(scheme, getattr(kind, "Settings", None))
+        try:
+            storage = kind(url, settings)
+        except ResilienceError:
+            raise
+        except Exception as error:
+            origin = plugins.origin(plugins.installed(plugins.STORAGE)[scheme])
+            raise PluginError(f"{origin} cannot be made: {type(error).__name__}: {error}") from error
+        named = [(f"{type(plugin).__name__} #{number}", plugin) for number, plugin in enumerate(self._observers, 1)]
+        ports, observers = connect(storage, scheme, [*plugins.observers(), *named])
+        engine = Engine(
+            ports,
+            Announcer(observers, self._clock),
+            self._clock,
+            self._cells,
+            timeout=self.timeout,
+            max_staleness=self.configuration.core.max_staleness,
+        )
+        return Opened(url, storage, ports, engine)
+
+    def bind(self, key: Key, policy: Policy) -> Cell:
+        """Make the cell of a guard."""
+        return self.opened.engine.cell(key, policy)
+
+    def keys(self) -> list[Key]:
+        """List all keys that have a record, sorted.
+
+        :raises StorageError: the storage cannot list them, or not now.
+        """
+        ports = self.opened.ports
+        if ports.keys is None:
+            raise StorageUnavailable(f"storage {ports.name} cannot list its keys; name the ones you want")
+        return sorted(ports.keys())
+
+    def unbind(self) -> None:
+        """Commit what is owed, and let every guard bind anew at its next use."""
+        self._settle()
+        self._retire()
+
+    def close(self) -> None:
+        """Commit what is owed, let go of all guards and close the storage; the next use opens it again."""
+        with self._lock:
+            self.unbind()
+            opened, self._opened = self._opened, None
+            self._configuration = None
+            close = None if opened is None else getattr(opened.storage, "close", None)
+            if close is not None:
+                close()
+
+    def _settle(self) -> None:
+        for cell in list(self._cells):
+            if cell.engine is not None:
+                cell.engine.settle(cell)
+
+    def _retire(self) -> None:
+        for cell in list(self._cells):
+            cell.retire()
+        self._cells = weakref.WeakSet()
+
+    def _after_fork_in_child(self) -> None:
+        """Leave all that is open to the parent: it owns the descriptors, the permits and what is owed."""
+        self._lock = threading.RLock()
+        self._opened = None
+        self._retire()
+
+
+def _settings_model(kind: str) -> type[PolicySettings]:
+    from resilience import plugins
+
+    return plugins.policy_class(kind).settings_model()  # type: ignore[no-any-return]
+
+
+_all: weakref.WeakSet[Runtime] = weakref.WeakSet()
+_current: Runtime | None = None
+_install = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _install  # noqa: PLW0603 - another thread of the parent may have held it
+    _install = threading.Lock()
+    for runtime in list(_all):
+        runtime._after_fork_in_child()  # noqa: SLF001 - this module's own
+
+
+def _at_exit() -> None:
+    for runtime in list(_all):
+        runtime._settle()  # noqa: SLF001 - this module's own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)
