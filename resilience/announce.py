@@ -36,7 +36,7 @@ class Announcer:
             )
             for name, tell in self._observers.transitions:
                 self._tell(name, tell, transition)
-        for event, data in done.tells:
+        for event, data in (*done.resets, *done.tells):
             self.event(event, key, done.now, data)
 
     def event(self, name: str, key: Key | None, now: float, data: Mapping[str, object]) -> None:

@@ -7,7 +7,8 @@ in one object that is replaced whole.
 from __future__ import annotations
 
 from resilience.errors import PluginError, ResilienceError
-from resilience.policy import FOREVER, NEUTRAL, SUCCESS, Refusal, Report
+from resilience.gather import Owed
+from resilience.policy import FOREVER, NEUTRAL, SUCCESS, Lease, Report
 from resilience.storage import Snapshot, Word
 
 TYPE_CHECKING = False
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
     from resilience.engine import Engine
     from resilience.fuse import Fuse
-    from resilience.gather import Owed
-    from resilience.policy import Outcome, Policy, State, Step
+    from resilience.policy import Outcome, Policy, Refusal, State, Step
     from resilience.ports import Ports
     from resilience.storage import Indexed, Key, Version
 
@@ -25,40 +25,37 @@ RECHECK = 1.0
 """Seconds after which a snapshot is loaded again though it says that it is current: a storage uses that load to look
 whether its files were replaced behind its back."""
 
-_NOTHING: Indexed = [0]
-_STALE_IS_FINE = Word(_NOTHING, 0)
+_ALWAYS: Indexed = [0]
+"""What a snapshot that may be stale for a while looks at."""
 
 
 class Memo:
     """The step that answers an admission as long as nothing changes: the whole of the fast road.
 
-    It holds while ``since <= now < until`` and ``view[0] == word``.  `refusal` is the answer if the answer is no.
-    `quiet`: a success changes nothing either, so the call need not report one.  A memo that lets in also serves as
-    the permit of such a call: it has its `epoch`, and no lease.
+    It holds while ``since <= now < until`` and ``view[0] == word``.  `refusal` is the answer if the answer is no.  A
+    memo that lets in also serves as the permit of such a call, which has no lease.
     """
 
-    __slots__ = ("cell", "epoch", "quiet", "refusal", "since", "until", "view", "word")
+    __slots__ = ("_quiet", "cell", "refusal", "since", "state", "until", "view", "word")
 
     lease = None
 
     def __init__(
-        self,
-        cell: Cell,
-        since: float,
-        until: float,
-        is_current: Word,
-        epoch: int,
-        refusal: Refusal | None,
-        quiet: bool,  # noqa: FBT001 - one caller, by position because it stands on a warm road
+        self, cell: Cell, state: State, refusal: Refusal | None, since: float, until: float, is_current: Word
     ) -> None:
         self.cell = cell
+        self.state = state
+        self.refusal = refusal
         self.since = since
         self.until = until
         self.view = is_current.view
         self.word = is_current.value
-        self.epoch = epoch
-        self.refusal = refusal
-        self.quiet = quiet
+        self._quiet: bool | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the call is admitted in."""
+        return self.state.epoch
 
     def holds(self, now: float) -> bool:
         """Whether the answer is still the answer at wall-clock second `now`."""
@@ -68,11 +65,22 @@ class Memo:
             return False
 
     def is_quiet(self) -> bool:
-        """Whether a success of a call that this let in changes nothing."""
+        """Whether a success of a call that this let in changes nothing, so that it need not be reported."""
+        quiet = self._quiet
+        if quiet is None:
+            quiet = self._quiet = self._success_is_nothing()
         try:
-            return self.quiet and self.view[0] == self.word
+            return quiet and self.view[0] == self.word
         except ValueError:  # the storage released what it had mapped
             return False
+
+    def _success_is_nothing(self) -> bool:
+        policy = self.cell.policy
+        if policy.judges_results or self.view is _ALWAYS:
+            return False
+        success = Report(self.since, 0, SUCCESS, at=self.since, epoch=self.epoch, token=None, error=None)
+        step = policy.step(self.state, success)
+        return not step.keep and not step.tells and step.until == FOREVER
 
     def report(self, outcome: Outcome, error: str | None) -> None:
         """As a permit: tell how the call went."""
@@ -85,8 +93,8 @@ class Memo:
             await self.cell.engine.areport(self.cell, outcome, self.epoch, None, error)
 
 
-NEVER = Memo(None, FOREVER, 0.0, Word(_NOTHING, 1), -1, None, False)  # type: ignore[arg-type]
-"""The memo that never holds, and so is nobody's permit and needs no cell."""
+NEVER = Memo(None, None, None, FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]
+"""The memo that never holds, and so is nobody's permit and needs no cell and no state."""
 
 
 def _no_time() -> float:
@@ -173,6 +181,12 @@ class Cell:
             raise ResilienceError(f"{self.key}: the runtime was closed while this call began")
         return self.engine
 
+    def owe(self, *reports: Report) -> None:
+        """Owe reports that could not be committed."""
+        if self.owed is None:
+            self.owed = Owed()
+        self.owed.add(*reports)
+
     def retire(self) -> None:
         """Let the guard bind anew at its next use; reports of calls that are under way are dropped."""
         self.engine = None
@@ -211,6 +225,7 @@ class Cell:
     def committed(self, snapshot: Snapshot, state: State, monotonic: float) -> None:
         """Take over what this process committed itself."""
         self.view = View(snapshot, state, monotonic)
+        self.memo = NEVER  # one on a snapshot that is trusted for a while would outlive it
 
     def remember(self, view: View, step: Step, now: float, max_staleness: float) -> Memo | None:
         """Keep a step that answered an admission and changed nothing of a view; `None` if it may not be kept."""
@@ -218,23 +233,11 @@ class Cell:
         until = min(step.until, now + RECHECK)
         if is_current is None:
             until = min(until, now + max_staleness)
-            is_current = _STALE_IS_FINE
+            is_current = Word(_ALWAYS, 0)
         elif not isinstance(is_current, Word):
             return None
-        refusal = step.decision
-        if refusal is None:
-            memo = Memo(self, now, until, is_current, step.state.epoch, None, self._is_quiet(step.state, now))
-        elif isinstance(refusal, Refusal):
-            memo = Memo(self, now, until, is_current, step.state.epoch, refusal, False)
-        else:
+        decision = step.decision
+        if isinstance(decision, Lease):
             return None
-        self.memo = memo
+        self.memo = memo = Memo(self, step.state, decision, now, until, is_current)
         return memo
-
-    def _is_quiet(self, state: State, now: float) -> bool:
-        """Whether a success in this state is the same for ever: nothing."""
-        if self.policy.judges_results:
-            return False
-        success = Report(now, 0, SUCCESS, at=now, epoch=state.epoch, token=None, error=None)
-        step = self.policy.step(state, success)
-        return not step.keep and not step.tells and step.until == FOREVER

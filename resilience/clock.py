@@ -9,6 +9,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     class Clock(Protocol):
@@ -36,9 +37,19 @@ class SystemClock:
     @staticmethod
     def draw() -> int:
         """64 random bits; reseeded in a forked child by the standard library."""
-        from random import getrandbits  # 6 ms, and most processes never draw
+        return (_getrandbits or _load_getrandbits())(64)
 
-        return getrandbits(64)
+
+_getrandbits: Callable[[int], int] | None = None
+
+
+def _load_getrandbits() -> Callable[[int], int]:
+    """Import `random` when something is drawn first: it takes 6 ms, and most processes never draw."""
+    global _getrandbits  # noqa: PLW0603 - a cache of what import would find again and again
+    from random import getrandbits
+
+    _getrandbits = getrandbits
+    return getrandbits
 
 
 wall = time.time

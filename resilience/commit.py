@@ -6,6 +6,8 @@ throws in what the call raised.  `drive` does it with plain calls, `adrive` with
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from resilience.errors import (
     PluginError,
     ResilienceError,
@@ -17,7 +19,7 @@ from resilience.storage import Snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from typing import Any, TypeVar
 
     from resilience.cell import Cell, View
@@ -32,119 +34,128 @@ if TYPE_CHECKING:
 
 
 class Committed:
-    """What a commit did: its last step, what is to be announced, at which wall-clock second, as which version."""
+    """What a commit did.
 
-    __slots__ = ("moves", "now", "step", "tells", "version")
+    `step` is its last step, `moves` the changes of state with the epochs that began with them, `tells` the names and
+    data of other events, `resets` those of damaged records that were set aside, `now` the wall-clock second that it
+    used, `version` the one that is committed now.
+    """
 
-    def __init__(
-        self,
-        step: Step,
-        moves: list[tuple[Move, int]],
-        tells: list[tuple[str, Mapping[str, object]]],
-        now: float,
-        version: Version | None,
-    ) -> None:
-        self.step = step
-        self.moves = moves
-        self.tells = tells
-        self.now = now
-        self.version = version
+    __slots__ = ("moves", "now", "resets", "step", "tells", "version")
+
+    step: Step
+
+    def __init__(self) -> None:
+        self.moves: tuple[tuple[Move, int], ...] = ()
+        self.tells: tuple[tuple[str, Mapping[str, object]], ...] = ()
+        self.resets: tuple[tuple[str, Mapping[str, object]], ...] = ()
+        self.now = 0.0
+        self.version: Version | None = None
 
 
 def commit(
-    cell: Cell,
-    events: Callable[[float], Iterable[PolicyEvent]],
-    clock: Clock,
-    deadline: float,
-    *,
-    patient: bool,
-    force: bool = False,
+    cell: Cell, events: Sequence[PolicyEvent], clock: Clock, deadline: float, *, patient: bool, force: bool = False
 ) -> Requests[Committed]:
-    """Answer the events in one commit; they are made with the wall-clock second read under the lock.
+    """Answer what is owed and the events in one commit; they are stamped with the time read under the lock.
 
     :param deadline: monotonic seconds at which to give up.
     :param patient: whether to wait for the lock; else it is tried once.
     :param force: save even if nothing changed.
     :raises StorageError: as the hooks raise it; `StorageUnavailable` if conflicts did not end before the deadline.
     """
-    key, ports, policy = cell.key, cell.ports, cell.policy
-    tells: list[tuple[str, Mapping[str, object]]] = []
-    known: Snapshot | None = None
-    while True:
-        lock = yield ports, "lock", (key, max(0.0, deadline - clock.monotonic()) if patient else 0.0)
-        if lock is None:
-            raise PluginError(f"storage {ports.name}: lock of {key} returned None, not a context manager")
-        with lock:
-            view = cell.view
-            if known is not None or view is None or not view.is_current():
-                view = yield from _refresh(cell, known, tells, clock, deadline)
-            state, expected = view.state, view.snapshot.version
-            now = clock.wall()
-            keep = force
-            moves: list[tuple[Move, int]] = []
-            told = list(tells)
-            for event in events(now):
-                step = policy.step(state, event)
-                state = step.state
-                if step.keep:
-                    keep = True
-                if step.moved is not None:
-                    moves.append((step.moved, state.epoch))
-                told.extend(step.tells)
-            if not keep:
-                return Committed(step, moves, told, now, expected)
-            arguments = (
-                key,
-                policy.encode(state),
-                expected,
-                policy.expires_at(state),
-                max(0.0, deadline - clock.monotonic()),
-            )
+    owed = cell.owed.take() if cell.owed else ()
+    done = Committed()
+    try:
+        while True:
+            lock = yield cell.ports, "lock", (cell.key, _left(deadline, clock.monotonic()) if patient else 0.0)
             try:
-                saved = yield ports, "save", arguments
-            except StorageConflict as conflict:
-                known = conflict.current
-                cell.view = None
-                error: StorageConflict = conflict
-            else:
-                if not isinstance(saved, Snapshot):
-                    what = type(saved).__name__
-                    raise PluginError(f"storage {ports.name}: save of {key} returned {what}, not a Snapshot")
-                cell.committed(saved, state, clock.monotonic())
-                return Committed(step, moves, told, now, saved.version)
-        if clock.monotonic() >= deadline:
-            raise StorageUnavailable(f"{key}: others committed first until the time was up", key=key) from error
+                with lock:
+                    is_done = yield from _under_the_lock(cell, (*owed, *events), done, clock, deadline, force=force)
+            except ResilienceError:
+                raise
+            except Exception as error:
+                named = _named(error, cell.ports, "lock")
+                named.outcome_unknown = True
+                raise named from error
+            cell.lock_timeouts = 0
+            if is_done:
+                return done
+            if clock.monotonic() >= deadline:
+                raise StorageUnavailable(f"{cell.key}: others committed first until the time was up", key=cell.key)
+    except BaseException as error:
+        if owed and not (isinstance(error, StorageUnavailable) and error.outcome_unknown):
+            cell.owe(*owed)
+        raise
 
 
-def _refresh(
-    cell: Cell,
-    known: Snapshot | None,
-    tells: list[tuple[str, Mapping[str, object]]],
-    clock: Clock,
-    deadline: float,
-) -> Requests[View]:
+def _under_the_lock(
+    cell: Cell, events: Iterable[PolicyEvent], done: Committed, clock: Clock, deadline: float, *, force: bool
+) -> Requests[bool]:
+    """Load unless current, step, save; false if somebody without the lock committed first."""
+    key, ports, policy = cell.key, cell.ports, cell.policy
+    view = cell.view
+    if view is None or not view.is_current():
+        view = yield from _refresh(cell, done, clock, deadline)
+    state, expected = view.state, view.snapshot.version
+    done.version = expected
+    done.now = now = clock.wall()
+    done.moves = done.tells = ()
+    keep = force
+    for event in events:
+        event.now = now
+        event.draw = clock.draw()
+        done.step = step = policy.step(state, event)
+        state = step.state
+        if step.keep:
+            keep = True
+        if step.moved is not None:
+            done.moves = (*done.moves, (step.moved, state.epoch))
+        if step.tells:
+            done.tells = (*done.tells, *step.tells)
+    if not keep:
+        return True
+    payload, expires_at = policy.encode(state), policy.expires_at(state)
+    monotonic = clock.monotonic()
+    try:
+        saved = yield ports, "save", (key, payload, expected, expires_at, _left(deadline, monotonic))
+    except StorageConflict as conflict:
+        cell.view = None
+        if conflict.current is not None:
+            with suppress(ValueError):  # if it is damaged, the next turn finds out under the lock
+                cell.adopt(conflict.current, monotonic)
+        return False
+    if not isinstance(saved, Snapshot):
+        raise PluginError(f"storage {ports.name}: save of {key} returned {type(saved).__name__}, not a Snapshot")
+    done.version = saved.version
+    cell.committed(saved, state, monotonic)
+    return True
+
+
+def _refresh(cell: Cell, done: Committed, clock: Clock, deadline: float) -> Requests[View]:
     """With the lock held: take over what is committed; set aside what is damaged beyond reading."""
     key, ports = cell.key, cell.ports
+    monotonic = clock.monotonic()
     try:
-        if known is None:
-            known = yield ports, "load", (key, max(0.0, deadline - clock.monotonic()))
-        return cell.adopt(known, clock.monotonic())
+        return cell.adopt((yield ports, "load", (key, _left(deadline, monotonic))), monotonic)
     except (StorageCorrupt, ValueError) as damage:
-        yield ports, "discard", (key, str(damage), max(0.0, deadline - clock.monotonic()))
-        tells.append(("state_reset", {"error": str(damage)}))
-        empty = yield ports, "load", (key, max(0.0, deadline - clock.monotonic()))
+        yield ports, "discard", (key, str(damage), _left(deadline, clock.monotonic()))
+        done.resets = (*done.resets, ("state_reset", {"error": str(damage)}))
+        empty = yield ports, "load", (key, _left(deadline, clock.monotonic()))
         cell.view = None
-        return cell.adopt(empty, clock.monotonic())
+        try:
+            return cell.adopt(empty, clock.monotonic())
+        except ValueError as error:
+            raise StorageUnavailable(f"{key} was set aside and is damaged all the same: {error}", key=key) from error
 
 
-def _named(error: Exception, request: Request) -> ResilienceError:
-    """Name the plugin if it raised anything but our errors: it is treated as a storage that does not answer."""
-    if isinstance(error, ResilienceError):
-        return error
-    ports, hook, _ = request
-    named = StorageUnavailable(f"storage {ports.name}: its {hook} raised {type(error).__name__}: {error}")
-    named.__cause__ = error
-    return named
+def _left(deadline: float, now: float) -> float:
+    """Seconds that are left, for a hook."""
+    return deadline - now if deadline > now else 0.0
+
+
+def _named(error: Exception, ports: Ports, hook: str) -> StorageUnavailable:
+    """Name the plugin that raised anything but our errors: it is treated as a storage that does not answer."""
+    return StorageUnavailable(f"storage {ports.name}: its {hook} raised {type(error).__name__}: {error}")
 
 
 def drive(requests: Requests[T]) -> T:
@@ -152,15 +163,21 @@ def drive(requests: Requests[T]) -> T:
     try:
         request = next(requests)
         while True:
+            ports, hook, arguments = request
             try:
-                ports, hook, arguments = request
                 answer = getattr(ports, hook)(*arguments)
+            except ResilienceError as error:
+                request = requests.throw(error)
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-                request = requests.throw(_named(error, request))
+                named = _named(error, ports, hook)
+                named.__cause__ = error
+                request = requests.throw(named)
             else:
                 request = requests.send(answer)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+    finally:
+        requests.close()  # frees the lock at once, also while the traceback of a Ctrl-C keeps this frame alive
 
 
 async def adrive(requests: Requests[T]) -> T:
@@ -168,13 +185,19 @@ async def adrive(requests: Requests[T]) -> T:
     try:
         request = next(requests)
         while True:
+            ports, hook, arguments = request
             try:
-                ports, hook, arguments = request
                 awaitable = getattr(ports, "a" + hook, None)
                 answer = getattr(ports, hook)(*arguments) if awaitable is None else await awaitable(*arguments)
+            except ResilienceError as error:
+                request = requests.throw(error)
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-                request = requests.throw(_named(error, request))
+                named = _named(error, ports, hook)
+                named.__cause__ = error
+                request = requests.throw(named)
             else:
                 request = requests.send(answer)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+    finally:
+        requests.close()

@@ -6,6 +6,9 @@ or awaited.  The road of nearly every call is none of them: it is the memo that 
 
 from __future__ import annotations
 
+import threading
+from weakref import WeakValueDictionary
+
 from resilience.cell import NEVER, Cell, Memo, View
 from resilience.commit import adrive, commit, drive
 from resilience.errors import (
@@ -18,17 +21,16 @@ from resilience.errors import (
 )
 from resilience.fallback import PrivateRecord
 from resilience.fuse import Fuse
-from resilience.gather import Owed, Owing
 from resilience.permits import Permit
-from resilience.policy import FAILURE, NEUTRAL, Admit, Control, Lease, Refusal
+from resilience.policy import FAILURE, NEUTRAL, Admit, Control, Lease, Refusal, Report
 from resilience.storage import Capability, Snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     import weakref
-    from collections.abc import Awaitable, Callable, Mapping
-    from typing import Any, TypeVar
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from typing import TypeVar
 
     from resilience.announce import Announcer
     from resilience.clock import Clock
@@ -61,7 +63,7 @@ class Engine:
     :param max_staleness: seconds for which a snapshot is trusted that cannot tell whether it is current.
     """
 
-    __slots__ = ("_announcer", "_cells", "_clock", "_fuse", "_max_staleness", "_ports", "_timeout")
+    __slots__ = ("_announcer", "_cells", "_clock", "_fuse", "_fuses", "_max_staleness", "_ports", "_timeout")
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class Engine:
         self._timeout = timeout
         self._max_staleness = max_staleness
         self._fuse = Fuse()
+        self._fuses: WeakValueDictionary[Key, Fuse] = WeakValueDictionary()
 
     def cell(self, key: Key, policy: Policy) -> Cell:
         """Make this process's view of a key, for one guard."""
@@ -102,6 +105,11 @@ class Engine:
             if memo.refusal is None:
                 return memo
             raise memo.refusal.error(cell.key.name, now)
+        view = cell.view
+        if view is not None and self._is_well(cell) and view.is_fresh(self._clock.monotonic(), self._max_staleness):
+            permit = self._answer(cell, view, anonymous=anonymous)
+            if permit is not None:
+                return permit
         return drive(self._admission(cell, anonymous=anonymous))
 
     async def aadmit(self, cell: Cell) -> Memo | Permit:
@@ -113,7 +121,7 @@ class Engine:
                 return memo
             raise memo.refusal.error(cell.key.name, now)
         return await self._conduct(
-            lambda patient: self._admission(cell, anonymous=False, patient=patient), abandon=_give_back
+            lambda patient: self._admission(cell, anonymous=False, patient=patient), _give_back, _agive_back
         )
 
     def _admission(self, cell: Cell, *, anonymous: bool, patient: bool = True) -> Requests[Memo | Permit]:
@@ -121,34 +129,32 @@ class Engine:
         outage, trying = self._outage(cell)
         if outage is None:
             try:
-                permit = yield from self._decide(cell, anonymous, deadline, patient=patient, force=trying)
-            except StorageLockTimeout as error:
-                if not patient:
+                permit = yield from self._decide(cell, deadline, anonymous=anonymous, patient=patient, force=trying)
+            except (StorageLockTimeout, StorageUnavailable, StorageIncompatible) as error:
+                if not patient and isinstance(error, StorageLockTimeout):
                     raise
-                outage = self._lock_timeout(cell, error)
+                outage = self._as_outage(cell, error)
                 if outage is None:
                     refusal = cell.policy.refuse(cell.state, "the lock of its record could not be had")
                     raise refusal.error(cell.key.name, self._clock.wall()) from error
-            except (StorageUnavailable, StorageIncompatible) as error:
-                outage = error
+                self._blow(cell, outage)
             else:
                 self._mend(cell, trying)
                 return permit
-            self._blow(cell, outage)
-        return (yield from self._admission_in_an_outage(cell, outage, anonymous, deadline, patient=patient))
+        return (yield from self._admission_in_an_outage(cell, outage, anonymous=anonymous))
 
-    def _admission_in_an_outage(
-        self, cell: Cell, outage: StorageError, anonymous: bool, deadline: float, *, patient: bool
-    ) -> Requests[Memo | Permit]:
+    def _admission_in_an_outage(self, cell: Cell, outage: StorageError, *, anonymous: bool) -> Requests[Memo | Permit]:
         mode = cell.policy.on_store_error
         if mode == "allow":
             return Permit(cell, cell.state.epoch, accounted=False)
         if mode == "deny":
             raise cell.policy.refuse(None, str(outage)).error(cell.key.name, self._clock.wall()) from outage
         if mode == "raise":
-            raise outage
+            raise _again(outage) from outage
         shadow = self._shadow(cell)
-        permit = yield from self._decide(shadow, anonymous, deadline, patient=patient)
+        # Threads hold the lock of a private copy for the length of a step: even on an event loop, wait for it.
+        deadline = self._clock.monotonic() + self._timeout
+        permit = yield from self._decide(shadow, deadline, anonymous=anonymous, patient=True)
         if permit is shadow.memo:  # the fast road goes on, until the storage may be asked again
             fuse = self._fuse if outage.key is None or cell.fuse is None else cell.fuse
             until = self._clock.wall() + fuse.seconds_to_retry(self._clock.monotonic())
@@ -157,7 +163,7 @@ class Engine:
         return permit
 
     def _decide(
-        self, cell: Cell, anonymous: bool, deadline: float, *, patient: bool, force: bool = False
+        self, cell: Cell, deadline: float, *, anonymous: bool, patient: bool, force: bool = False
     ) -> Requests[Memo | Permit]:
         """Load unless current, step, and commit if the step says NOW."""
         try:
@@ -165,18 +171,21 @@ class Engine:
         except (StorageCorrupt, ValueError):
             pass  # the commit mends it, under the lock
         else:
-            now = self._clock.wall()
-            step = cell.policy.step(view.state, Admit(now, 0, anonymous=anonymous))
-            if not step.keep and not force:
-                return self._permit(cell, step, now, cell.remember(view, step, now, self._max_staleness))
-        done = yield from self._commit(
-            cell,
-            lambda now: Admit(now, self._clock.draw(), anonymous=anonymous),
-            deadline,
-            patient=patient,
-            force=force,
-        )
+            permit = None if force else self._answer(cell, view, anonymous=anonymous)
+            if permit is not None:
+                return permit
+        admit = Admit(0.0, 0, anonymous=anonymous)
+        done = yield from commit(cell, (admit,), self._clock, deadline, patient=patient, force=force)
+        self._announce(cell, done)
         return self._permit(cell, done.step, done.now, None)
+
+    def _answer(self, cell: Cell, view: View, *, anonymous: bool) -> Memo | Permit | None:
+        """Answer an admission from what was seen; `None` if the answer must be committed first."""
+        now = self._clock.wall()
+        step = cell.policy.step(view.state, Admit(now, 0, anonymous=anonymous))
+        if step.keep:
+            return None
+        return self._permit(cell, step, now, cell.remember(view, step, now, self._max_staleness))
 
     @staticmethod
     def _permit(cell: Cell, step: Step, now: float, memo: Memo | None) -> Memo | Permit:
@@ -196,9 +205,9 @@ class Engine:
         :param lease: the token of its lease, if it has one.
         :param error: the class name of what failed.
         """
-        owing = Owing(outcome, self._clock.wall(), epoch, lease, error)
+        at = self._clock.wall()
         try:
-            drive(self._reporting(cell, owing))
+            drive(self._reporting(cell, Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error)))
         except ResilienceError as failure:
             self._could_not_record(cell, failure)
 
@@ -206,9 +215,10 @@ class Engine:
         self, cell: Cell, outcome: Outcome, epoch: int | None, lease: str | None, error: str | None
     ) -> None:
         """Do what `report` does without blocking the event loop."""
-        owing = Owing(outcome, self._clock.wall(), epoch, lease, error)
+        at = self._clock.wall()
+        report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error)
         try:
-            await self._conduct(lambda patient: self._reporting(cell, owing, patient=patient))
+            await self._conduct(lambda patient: self._reporting(cell, report, patient=patient))
         except ResilienceError as failure:
             self._could_not_record(cell, failure)
 
@@ -217,59 +227,58 @@ class Engine:
 
         :raises StorageError: the outcome is not in the shared record.
         """
-        owing = Owing(outcome, self._clock.wall(), epoch, lease, error)
-        self._obey(cell, lambda now: owing.report(now, self._clock.draw()))
+        at = self._clock.wall()
+        self._obey(cell, Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error))
 
     def _could_not_record(self, cell: Cell, failure: ResilienceError) -> None:
         outage = failure if isinstance(failure, StorageError) else StorageUnavailable(str(failure), key=cell.key)
         self._blow(cell, outage)
 
-    def _reporting(self, cell: Cell, owing: Owing, *, patient: bool = True) -> Requests[None]:
-        deadline = self._clock.monotonic() + self._timeout
+    def _reporting(self, cell: Cell, report: Report, *, patient: bool = True) -> Requests[None]:
         if cell.origin is not None:
-            shadow, (cell, epoch) = cell, cell.origin
-            if cell.shadow is shadow:
-                yield from self._settle(shadow, owing, deadline, patient=patient)
+            origin, epoch = cell.origin
+            if origin.engine is None:
+                return  # a forked child leaves it to the parent
+            if origin.shadow is cell:
+                yield from self._settle(cell, report, patient=True)
                 return
-            if owing.token is not None or owing.epoch != epoch:
+            if report.token is not None or report.epoch != epoch:
                 return  # it belongs to a state that only the private copy was ever in
-        outage, trying = self._outage(cell)
+            cell = origin
+        outage, trying = (None, False) if self._is_well(cell) else self._outage(cell)
         if outage is None:
             try:
-                yield from self._settle(cell, owing, deadline, patient=patient, force=trying)
-            except StorageLockTimeout as error:
-                if not patient:
+                yield from self._settle(cell, report, patient=patient, force=trying)
+            except (StorageLockTimeout, StorageUnavailable, StorageIncompatible) as error:
+                if not patient and isinstance(error, StorageLockTimeout):
                     raise
-                outage = self._lock_timeout(cell, error)
+                outage = self._as_outage(cell, error)
                 if outage is None:
-                    self._owe(cell, owing)
+                    cell.owe(report)
                     return
-            except (StorageUnavailable, StorageIncompatible) as error:
-                outage = error
+                self._blow(cell, outage)
             else:
                 self._mend(cell, trying)
                 return
-            self._blow(cell, outage)
         if isinstance(outage.__cause__, StorageLockTimeout):
-            self._owe(cell, owing)  # nobody else can have counted it
+            cell.owe(report)  # nobody else can have counted it
         if cell.policy.on_store_error == "local":
-            yield from self._settle(self._shadow(cell), owing, deadline, patient=True)
+            yield from self._settle(self._shadow(cell), report, patient=True)
 
-    def _settle(
-        self, cell: Cell, owing: Owing, deadline: float, *, patient: bool, force: bool = False
-    ) -> Requests[None]:
+    def _settle(self, cell: Cell, report: Report, *, patient: bool, force: bool = False) -> Requests[None]:
         """Step, and commit if the step says NOW; a failure always does, so it is not tried first."""
-        if owing.outcome != FAILURE and not force and not cell.owed:
+        deadline = self._clock.monotonic() + self._timeout
+        if report.outcome != FAILURE and not force and not cell.owed:
             try:
                 view = yield from self._look(cell, deadline)
             except (StorageCorrupt, ValueError):
                 pass  # the commit mends it, under the lock
             else:
-                if not cell.policy.step(view.state, owing.report(self._clock.wall(), 0)).keep:
+                report.now = self._clock.wall()
+                if not cell.policy.step(view.state, report).keep:
                     return
-        yield from self._commit(
-            cell, lambda now: owing.report(now, self._clock.draw()), deadline, patient=patient, force=force
-        )
+        done = yield from commit(cell, (report,), self._clock, deadline, patient=patient, force=force)
+        self._announce(cell, done)
 
     # -- control and reading -----------------------------------------------------------------------------------------
 
@@ -278,14 +287,14 @@ class Engine:
 
         :raises StorageError: it was not done; with `outcome_unknown`, it may have been.
         """
-        self._obey(cell, lambda now: Control(now, self._clock.draw(), verb, arguments))
+        self._obey(cell, Control(self._clock.wall(), 0, verb, arguments))
 
-    def _obey(self, cell: Cell, event: Callable[[float], PolicyEvent]) -> None:
+    def _obey(self, cell: Cell, event: PolicyEvent) -> None:
         outage, trying = self._outage(cell)
         if outage is not None:
-            raise outage
+            raise _again(outage) from outage
         try:
-            drive(self._commit(cell, event, self._clock.monotonic() + self._timeout, patient=True, force=trying))
+            self._commit_now(cell, (event,), force=trying)
         except (StorageUnavailable, StorageIncompatible) as error:
             self._blow(cell, error)
             raise
@@ -299,9 +308,15 @@ class Engine:
         """
         self.settle(cell)
         outage, trying = self._outage(cell)
-        if outage is None and not trying:
+        if outage is None:
+            deadline = self._clock.monotonic() + self._timeout
             try:
-                view = drive(self._look(cell, self._clock.monotonic() + self._timeout))
+                if trying:
+                    self._commit_now(cell, (), force=True)
+                    self._mend(cell, trying)
+                view = drive(self._look(cell, deadline))
+            except StorageLockTimeout as error:
+                outage = error
             except StorageCorrupt as error:
                 return Reading(cell.policy.initial(), None, error)
             except ValueError as error:
@@ -317,13 +332,16 @@ class Engine:
     def settle(self, cell: Cell) -> None:
         """Commit what is owed to a key, if the storage answers; else it stays owed."""
         if cell.owed:
-            owed = cell.owed.take()
-            last = owed.pop()
-            cell.owed.add(*owed)
-            try:
-                drive(self._reporting(cell, last))
-            except ResilienceError as failure:
-                self._could_not_record(cell, failure)
+            outage, trying = self._outage(cell)
+            if outage is None:
+                try:
+                    self._commit_now(cell, (), force=trying)
+                except StorageLockTimeout:
+                    pass
+                except ResilienceError as failure:
+                    self._could_not_record(cell, failure)
+                else:
+                    self._mend(cell, trying)
 
     # -- the storage -------------------------------------------------------------------------------------------------
 
@@ -336,53 +354,40 @@ class Engine:
         snapshot = yield cell.ports, "load", (cell.key, max(0.0, deadline - now))
         return cell.adopt(snapshot, now)
 
-    def _commit(
-        self,
-        cell: Cell,
-        event: Callable[[float], PolicyEvent],
-        deadline: float,
-        *,
-        patient: bool,
-        force: bool = False,
-    ) -> Requests[Committed]:
-        """Commit what is owed and one event, and announce what it changed."""
-        owed = cell.owed.take() if cell.owed else []
+    def _commit_now(self, cell: Cell, events: Sequence[PolicyEvent], *, force: bool) -> None:
+        deadline = self._clock.monotonic() + self._timeout
+        self._announce(cell, drive(commit(cell, events, self._clock, deadline, patient=True, force=force)))
 
-        def events(now: float) -> list[PolicyEvent]:
-            return [*(owing.report(now, self._clock.draw()) for owing in owed), event(now)]
-
-        try:
-            done = yield from commit(cell, events, self._clock, deadline, patient=patient, force=force)
-        except BaseException as error:
-            if owed and not (isinstance(error, StorageUnavailable) and error.outcome_unknown):
-                self._owe(cell, *owed)
-            raise
-        cell.lock_timeouts = 0
-        self._announcer.committed(cell.key, done, shared=cell.origin is None)
-        return done
+    def _announce(self, cell: Cell, done: Committed) -> None:
+        if done.moves or done.tells or done.resets:
+            self._announcer.committed(cell.key, done, shared=cell.origin is None)
 
     async def _conduct(
         self,
         make: Callable[[bool], Requests[T]],
-        abandon: Callable[[T], Awaitable[None]] | None = None,
+        abandon: Callable[[T], None] | None = None,
+        aabandon: Callable[[T], Awaitable[None]] | None = None,
     ) -> T:
         """Drive requests without blocking the event loop; what has begun is finished even if the caller is cancelled.
 
         :param make: makes the requests; its argument says whether they may wait for the lock.
-        :param abandon: what to do with the answer if nobody waits for it any more.
+        :param abandon: what to do with the answer if nobody waits for it any more, in a worker thread.
+        :param aabandon: the same, awaitable.
         """
         if self._ports.aload is not None:
-            return await _shielded(adrive(make(True)), abandon)
+            return await _shielded(adrive(make(True)), aabandon)
         if Capability.INLINE in self._ports.capabilities:
             try:
                 return drive(make(False))
             except StorageLockTimeout:
                 pass  # somebody else holds it: wait elsewhere, the whole commit
-        import asyncio
-
-        return await _shielded(asyncio.to_thread(drive, make(True)), abandon)
+        return await _in_thread(lambda: drive(make(True)), abandon)
 
     # -- outages -----------------------------------------------------------------------------------------------------
+
+    def _is_well(self, cell: Cell) -> bool:
+        """Whether there is no outage of the storage or of this key."""
+        return not self._fuse.is_blown and (cell.fuse is None or not cell.fuse.is_blown)
 
     def _outage(self, cell: Cell) -> tuple[StorageError | None, bool]:
         """Why the storage may not be asked now; or that it may, and whether that is the one try of this second.
@@ -398,8 +403,10 @@ class Engine:
                 trying = True
         return None, trying
 
-    def _lock_timeout(self, cell: Cell, error: StorageLockTimeout) -> StorageUnavailable | None:
-        """Count a lock time-out; the outage if there were too many in a row."""
+    def _as_outage(self, cell: Cell, error: StorageError) -> StorageError | None:
+        """Say what a failure of the storage means; `None`: a lock that could not be had, for the first time."""
+        if not isinstance(error, StorageLockTimeout):
+            return error
         cell.lock_timeouts += 1
         if cell.lock_timeouts < LOCK_TIMEOUTS_OF_AN_OUTAGE:
             return None
@@ -407,16 +414,11 @@ class Engine:
         outage.__cause__ = error
         return outage
 
-    def _owe(self, cell: Cell, *owing: Owing) -> None:
-        if cell.owed is None:
-            cell.owed = Owed()
-        cell.owed.add(*owing)
-
     def _blow(self, cell: Cell, outage: StorageError) -> None:
         if outage.key is None:
             fuse = self._fuse
         else:
-            fuse = cell.fuse = cell.fuse or Fuse()
+            fuse = cell.fuse = cell.fuse or self._fuses.setdefault(cell.key, Fuse())  # one for all guards of a key
         if fuse.blow(self._clock.monotonic(), outage):
             data = {"error": str(outage), "mode": cell.policy.on_store_error, "storage": self._ports.name}
             self._announcer.event("degraded", outage.key, self._clock.wall(), data)
@@ -442,36 +444,85 @@ class Engine:
         return cell.shadow
 
 
-async def _give_back(permit: Memo | Permit) -> None:
+def _again(outage: StorageError) -> StorageError:
+    """Make a fresh error: raising one object over and over makes its traceback grow as long as the outage lasts."""
+    from copy import copy
+
+    return copy(outage)
+
+
+def _give_back(permit: Memo | Permit) -> None:
     """Free a permit whose caller was cancelled while it waited for it."""
+    permit.report(NEUTRAL, None)
+
+
+async def _agive_back(permit: Memo | Permit) -> None:
+    """Do what `_give_back` does, where the storage is awaited."""
     await permit.areport(NEUTRAL, None)
 
 
+async def _in_thread(work: Callable[[], T], abandon: Callable[[T], None] | None) -> T:
+    """Let a worker thread do something to its end; if nobody waits for the answer any more, it abandons it as well."""
+    import asyncio
+    from contextvars import copy_context
+
+    handing_over = threading.Lock()
+    abandoned = False
+    answers: list[T] = []
+
+    def errand() -> BaseException | None:
+        try:
+            answer = work()
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited, if it is
+            return error
+        with handing_over:
+            answers.append(answer)
+            if not abandoned:
+                return None
+        if abandon is not None:
+            abandon(answer)
+        return None
+
+    loop = asyncio.get_running_loop()
+    begun = loop.run_in_executor(None, copy_context().run, errand)
+    try:
+        error = await asyncio.shield(begun)
+    except asyncio.CancelledError:
+        with handing_over:
+            abandoned = True
+            answered = bool(answers)
+        if answered and abandon is not None:  # at the same instant
+            loop.run_in_executor(None, abandon, answers[0])
+        raise
+    if error is not None:
+        raise error
+    return answers[0]
+
+
 async def _shielded(awaitable: Awaitable[T], abandon: Callable[[T], Awaitable[None]] | None) -> T:
+    """Await something that is finished even if the caller is cancelled; then its answer is abandoned."""
     import asyncio
 
-    abandoned = False
+    async def begin() -> T:
+        return await awaitable
 
-    async def to_the_end() -> T:
-        answer = await awaitable
-        if abandoned and abandon is not None:
-            await abandon(answer)
-        return answer
-
-    task = asyncio.ensure_future(to_the_end())
+    task = asyncio.ensure_future(begin())
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        abandoned = True
-        _begun.add(task)  # the loop itself keeps no strong reference
-        task.add_done_callback(_finished)
+        leftover = asyncio.ensure_future(_left(task, abandon))
+        _leftovers.add(leftover)  # the loop itself keeps no strong reference
+        leftover.add_done_callback(_leftovers.discard)
         raise
 
 
-_begun: set[asyncio.Future[Any]] = set()
+async def _left(task: asyncio.Future[T], abandon: Callable[[T], Awaitable[None]] | None) -> None:
+    try:
+        answer = await task
+    except ResilienceError:
+        return  # nobody waits for it
+    if abandon is not None:
+        await abandon(answer)
 
 
-def _finished(task: asyncio.Future[Any]) -> None:
-    _begun.discard(task)
-    if not task.cancelled():
-        task.exception()  # nobody waits for it any more
+_leftovers: set[asyncio.Future[None]] = set()

@@ -1,34 +1,30 @@
-"""Reads the variables of an environment that are ours.
+"""Reads the variables that are ours, through pydantic-settings.
 
-Imported when there is an environment to read and not before: pydantic-settings takes 100 ms to import.
+Imported when there are any and not before: pydantic-settings takes 100 ms to import.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from resilience.variables import DELIMITER, NAMED, PREFIX, normal_form
+from resilience.variables import DELIMITER, NAMED, PREFIX, Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-
-# What Kubernetes puts into every pod beside a service named "resilience".
-_KUBERNETES = re.compile(
-    PREFIX + r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9]+)*|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
-)
+    from collections.abc import Iterable, Mapping
 
 
-class Environment(NamedTuple):
-    """What the environment holds of ours: text by upper-case names."""
-
-    core: dict[str, str]
-    sections: dict[str, dict[str, str]]
-    named: dict[str, dict[str, dict[str, str]]]
-    unknown: list[str]
+def read(variables: Mapping[str, str]) -> Texts:
+    """Read variables that `resilience.variables.pick` has picked; there is none that it would ignore."""
+    tree = _MappingSource(_layout(variables), variables)()
+    named = tree.pop(NAMED, {})
+    return Texts(
+        core={name: text for name, text in tree.items() if isinstance(text, str)},
+        sections={name: texts for name, texts in tree.items() if isinstance(texts, dict)},
+        named=named,
+    )
 
 
 class _MappingSource(EnvSettingsSource):
@@ -47,54 +43,30 @@ class _MappingSource(EnvSettingsSource):
         return dict(self._environ)
 
 
-def read(
-    environ: Mapping[str, str], *, fields: Iterable[str], storages: Iterable[str], kinds: Iterable[str]
-) -> Environment:
-    """Read all variables with our prefix.
-
-    `fields` are the core's; `storages` and `kinds` have a section each, and kinds may stand below a name as well; all
-    in the spelling of variables.  What fits none of them is unknown, apart from what Kubernetes injects.
-    """
-    fields, kinds = set(fields), set(kinds)
-    # A plugin that is called like a field of the core, or "policies", has no section: its variables are unknown.
-    sections = {*storages, *kinds} - fields - {NAMED, ""}
-    ours: dict[str, str] = {}
-    unknown: list[str] = []
-    for name, value in environ.items():
-        if not name.upper().startswith(PREFIX) or _KUBERNETES.fullmatch(name):
-            continue
-        if _fits(name, fields, sections, kinds):
-            ours[name] = value
-        else:
-            unknown.append(name)
-
-    # pydantic-settings ignores a variable that fits no field, hence the look above.  Its model is built from text
-    # alone: a value gets its type when the layers of settings have been put upon each other.
-    layout: dict[str, Any] = dict.fromkeys(fields, (str | None, None))
-    layout |= dict.fromkeys(sections, (dict[str, str], {}))
-    layout[NAMED] = (dict[str, dict[str, dict[str, str]]], {})
-    tree = _MappingSource(create_model("Layout", __base__=_Layout, **layout), ours)()
-    return Environment(
-        core={field: tree[field] for field in fields if field in tree},
-        sections={section: tree[section] for section in sections if section in tree},
-        named=tree.get(NAMED, {}),
-        unknown=sorted(unknown),
-    )
-
-
-class _Layout(BaseSettings):
-    # Upper-case fields read to the letter: the tree has the variables' own spelling, and a storage named "json" or
+class _Root(BaseSettings):
+    # Upper-case fields read to the letter: what is read has the variables' own spelling, and a storage named "json" or
     # "copy" shadows no method of the model.
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER, case_sensitive=True)
 
 
-def _fits(name: str, fields: Collection[str], sections: Collection[str], kinds: Collection[str]) -> bool:
-    match name[len(PREFIX) :].split(DELIMITER) if name.startswith(PREFIX) else []:
-        case [field]:
-            return field in fields
-        case [section, field]:
-            return section in sections and field != ""
-        case [first, guard, kind, field]:
-            return first == NAMED and guard != "" and guard == normal_form(guard) and kind in kinds and field != ""
-        case _:
-            return False
+def _layout(names: Iterable[str]) -> type[BaseSettings]:
+    """Make the model that has a field of text for each of these variables, and a model for each section.
+
+    Text, because a value gets its type when the layers of settings have been put upon each other; and fields rather
+    than dictionaries, because what stands in a dictionary is read as JSON by some versions of pydantic-settings.
+    """
+    root: dict[str, Any] = {}
+    for name in names:
+        *sections, field = name.removeprefix(PREFIX).split(DELIMITER)
+        inner = root
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[field] = None
+    return create_model("Variables", __base__=_Root, **_fields(root))
+
+
+def _fields(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: (str | None if inner is None else create_model(name, **_fields(inner)), None)
+        for name, inner in tree.items()
+    }

@@ -15,22 +15,19 @@ RETRY_EVERY = 1.0
 class Fuse:
     """One outage, from the first failure to the first success.  Times are monotonic seconds."""
 
-    __slots__ = ("_blown_at", "_lock", "_retry_at", "error")
+    __slots__ = ("__weakref__", "_blown_at", "_lock", "_retry_at", "error", "is_blown")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._blown_at: float | None = None
+        self._blown_at = 0.0
+        self.is_blown = False
+        """Whether there is an outage; a plain attribute, as every commit looks at it."""
         self._retry_at = 0.0
         self.error: StorageError | None = None
 
-    @property
-    def is_blown(self) -> bool:
-        """Whether there is an outage."""
-        return self._blown_at is not None
-
     def ask(self, now: float) -> StorageError | None:
         """Why the storage may not be asked; while it fails, one caller a second gets `None` and may."""
-        if self._blown_at is None:
+        if not self.is_blown:
             return None
         with self._lock:
             if now >= self._retry_at:
@@ -45,17 +42,18 @@ class Fuse:
     def blow(self, now: float, error: StorageError) -> bool:
         """Note a failure; true if an outage begins with it."""
         with self._lock:
-            begins = self._blown_at is None
+            begins = not self.is_blown
             if begins:
                 self._blown_at = now
+                self.is_blown = True
             self._retry_at = now + RETRY_EVERY
             self.error = error
             return begins
 
     def mend(self, now: float) -> float | None:
         """Note a success; the length of the outage in seconds if one ends with it, else `None`."""
-        if self._blown_at is None:
-            return None
         with self._lock:
-            blown_at, self._blown_at = self._blown_at, None
-            return None if blown_at is None else now - blown_at  # another thread may have been first
+            if not self.is_blown:
+                return None
+            self.is_blown = False
+            return now - self._blown_at

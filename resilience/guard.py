@@ -108,8 +108,10 @@ class Guard:
         return guard
 
     def _admit(self) -> Memo | Permit:
-        cell = self._bound()
-        return cell.reach().admit(cell)
+        engine = self._cell.engine
+        if engine is None:
+            engine = self._bound().reach()
+        return engine.admit(self._cell)
 
     async def _aadmit(self) -> Memo | Permit:
         cell = self._bound()
@@ -233,11 +235,17 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         cell = guard._cell  # noqa: SLF001 - this module's own
         memo = cell.memo
+        now = cell.wall()
         try:
-            calm = memo.view[0] == memo.word and memo.since <= cell.wall() < memo.until
+            holds = memo.view[0] == memo.word and memo.since <= now < memo.until
         except ValueError:  # the storage released what it had mapped
-            calm = False
-        permit = memo if calm and memo.refusal is None else guard._admit()  # noqa: SLF001
+            holds = False
+        if not holds:
+            permit = guard._admit()  # noqa: SLF001
+        elif memo.refusal is None:
+            permit = memo
+        else:
+            raise memo.refusal.error(cell.key.name, now)
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
@@ -288,8 +296,8 @@ def _async_generator_shell(
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
         permit = await guard._aadmit()  # noqa: SLF001 - this module's own
-        generator = function(*args, **kwargs)
         try:
+            generator = function(*args, **kwargs)
             item = await anext(generator)
             while True:
                 try:

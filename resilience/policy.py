@@ -3,6 +3,8 @@
 A policy answers `step(state, event)` with a `Step`.  Time, random bits and outcomes arrive in the event; the same
 state and the same event always give the same step, so a step may be computed on a guess, thrown away, and computed
 again under the lock.
+
+The engine stamps an event with `now` and `draw` when its answer counts, under the lock; to a policy it is frozen.
 """
 
 from __future__ import annotations

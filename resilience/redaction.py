@@ -18,9 +18,8 @@ _SECRET_NAMES = ("pass", "pwd", "secret", "token", "key", "cred", "auth", "sig",
 _SEPARATOR = re.compile(r"([?&;#\s]+)")
 
 # A host, or several, each with a port: what an authority without "@" looks like if it holds no secret.
-_HOSTS = re.compile(
-    r"(?:\[[0-9A-Fa-f:.%]*\]|[^:,\[\]]*)(?::[0-9]*)?(?:,(?:\[[0-9A-Fa-f:.%]*\]|[^:,\[\]]*)(?::[0-9]*)?)*"
-)
+_HOST = r"(?:\[[0-9A-Fa-f:.]*(?:%[\w.-]*)?\]|[^:,\[\]]*)(?::[0-9]*)?"
+_HOSTS = re.compile(f"{_HOST}(?:,{_HOST})*")
 
 _DRIVE = re.compile(r"/*[A-Za-z]:[/\\]")
 

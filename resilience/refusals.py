@@ -6,9 +6,11 @@ password in a log.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 from pydantic import Secret, SecretBytes, SecretStr, ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from resilience.redaction import HIDDEN, redact
 from resilience.variables import closest
@@ -24,7 +26,9 @@ CODE = "code"
 STORED = "stored by the code that made it"
 
 _LONGEST_SHOWN = 60
-_OWN_WORDS = {"value_error", "assertion_error"}
+
+# What pydantic itself says of these quotes no input; a validator of a plugin may quote all of it, or a part.
+_WITHOUT_INPUT = frozenset(get_args(ErrorType)) - {"value_error", "assertion_error"}
 
 
 class Assigned(NamedTuple):
@@ -48,11 +52,11 @@ def is_secret(field: FieldInfo) -> bool:
 
 def has_mark(field: FieldInfo, mark: str) -> bool:
     """Whether the `json_schema_extra` of a field sets a mark."""
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and extra.get(mark) is True
+    extra = cast("object", field.json_schema_extra)  # a mapping or a function, in types of pydantic's own
+    return isinstance(extra, dict) and cast("dict[str, object]", extra).get(mark) is True
 
 
-def _holds_secret(annotation: Any) -> bool:  # noqa: ANN401 - an annotation may be anything
+def _holds_secret(annotation: Any) -> bool:
     if isinstance(annotation, type) and issubclass(annotation, SecretStr | SecretBytes | Secret):
         return True
     return any(map(_holds_secret, get_args(annotation)))
@@ -63,16 +67,18 @@ def displayed(value: object, field: FieldInfo) -> object:
 
     Text loses the secrets of URLs, a secret is not shown at all, classes and functions become ``module:name``.
     """
-    if value is None or isinstance(value, bool | int | float):
-        return HIDDEN if value is not None and is_secret(field) else value
+    if value is None:
+        return None
     if is_secret(field):
         return HIDDEN
+    if isinstance(value, bool | int | float):
+        return value
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [displayed(item, field) for item in cast("Iterable[object]", value)]
-    if callable(value) and hasattr(value, "__qualname__"):
-        ...
+    if isinstance(value, type | FunctionType):
+        return value.__qualname__ if value.__module__ == "builtins" else f"{value.__module__}:{value.__qualname__}"
     return shortened(value)
 
 
@@ -110,16 +116,13 @@ def explain_refusals(
     contradictions: list[str] = []
     for found in error.errors(include_url=False, include_context=False, include_input=False):
         field = str(found["loc"][0]) if found["loc"] else ""
-        words = _words(found["msg"])
-        if found["type"] in _OWN_WORDS:
-            words = _without_secrets(words, model, assigned)
+        words = _without_secrets(_words(found["msg"]), model, assigned)
         if not field:
             contradictions.append(words)
         elif field not in model.model_fields:
             message = f"{where(label, field, CODE)}: there is no such setting{did_you_mean(field, model.model_fields)}"
             refusals.append(Refusal(field, message))
-        elif found["type"] in _OWN_WORDS and is_secret(model.model_fields[field]):
-            # A validator may quote a part of what it got.
+        elif is_secret(model.model_fields[field]) and found["type"] not in _WITHOUT_INPUT:
             refused.setdefault(field, []).append("it must be another; why is not shown, as that might show the secret")
         else:
             refused.setdefault(field, []).append(words)

@@ -51,7 +51,8 @@ class Runtime:
         with Runtime(storage="memory:"):
             ...
 
-    :param storage: URL of the storage; stronger than `RESILIENCE_STORAGE`.
+    :param storage: URL of the storage, stronger than `RESILIENCE_STORAGE`; or a storage that was made by hand, which
+        then is its maker's to close, and to keep fit for a fork.
     :param storage_timeout: seconds; stronger than `RESILIENCE_STORAGE_TIMEOUT`.
     :param clock: where time comes from.
     :param observers: plugins that are told of transitions and events, besides the installed ones.
@@ -61,7 +62,7 @@ class Runtime:
     def __init__(
         self,
         *,
-        storage: str | None = None,
+        storage: str | object | None = None,
         storage_timeout: float | None = None,
         clock: Clock | None = None,
         observers: Iterable[object] = (),
@@ -133,7 +134,9 @@ class Runtime:
     @property
     def url(self) -> str:
         """URL of the storage, with the path that it means."""
-        return self.resolve(self._storage or self.configuration.core.storage)
+        if self._storage is None or isinstance(self._storage, str):
+            return self.resolve(self._storage or self.configuration.core.storage)
+        return str(getattr(self._storage, "url", None) or f"{type(self._storage).__name__}:")
 
     @property
     def timeout(self) -> float:
@@ -182,20 +185,8 @@ class Runtime:
         from resilience.ports import connect
 
         url = self.url
-        scheme, colon, _ = url.partition(":")
-        if not colon:
-            raise ConfigurationError(
-                f"RESILIENCE_STORAGE: {url[:80]!r} is no URL; write scheme:…, for example file:///var/lib/app/resilience"
-            )
-        kind = plugins.storage_class(scheme)
-        settings = self.configuration.storage_settings(scheme, getattr(kind, "Settings", None))
-        try:
-            storage = kind(url, settings)
-        except ResilienceError:
-            raise
-        except Exception as error:
-            origin = plugins.origin(plugins.installed(plugins.STORAGE)[scheme])
-            raise PluginError(f"{origin} cannot be made: {type(error).__name__}: {error}") from error
+        scheme = url.partition(":")[0]
+        storage = self._make(url, scheme) if self._storage is None or isinstance(self._storage, str) else self._storage
         named = [(f"{type(plugin).__name__} #{number}", plugin) for number, plugin in enumerate(self._observers, 1)]
         ports, observers = connect(storage, scheme, [*plugins.observers(), *named])
         engine = Engine(
@@ -207,6 +198,23 @@ class Runtime:
             max_staleness=self.configuration.core.max_staleness,
         )
         return Opened(url, storage, ports, engine)
+
+    def _make(self, url: str, scheme: str) -> Any:
+        from resilience import plugins
+
+        if scheme == url:
+            raise ConfigurationError(
+                f"RESILIENCE_STORAGE: {url[:80]!r} is no URL; write scheme:…, for example file:///var/lib/app/resilience"
+            )
+        kind = plugins.storage_class(scheme)
+        settings = self.configuration.storage_settings(scheme, getattr(kind, "Settings", None))
+        try:
+            return kind(url, settings)
+        except ResilienceError:
+            raise
+        except Exception as error:
+            origin = plugins.origin(plugins.installed(plugins.STORAGE)[scheme])
+            raise PluginError(f"{origin} cannot be made: {type(error).__name__}: {error}") from error
 
     def bind(self, key: Key, policy: Policy) -> Cell:
         """Make the cell of a guard."""
@@ -234,7 +242,7 @@ class Runtime:
             opened, self._opened = self._opened, None
             self._configuration = None
             close = None if opened is None else getattr(opened.storage, "close", None)
-            if close is not None:
+            if close is not None and opened.storage is not self._storage:
                 close()
 
     def _settle(self) -> None:
@@ -245,7 +253,7 @@ class Runtime:
     def _retire(self) -> None:
         for cell in list(self._cells):
             cell.retire()
-        self._cells = weakref.WeakSet()
+        self._cells.clear()  # not another set: the engine holds this one
 
     def _after_fork_in_child(self) -> None:
         """Leave all that is open to the parent: it owns the descriptors, the permits and what is owed."""

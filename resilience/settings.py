@@ -25,7 +25,7 @@ from resilience.refusals import (
     has_mark,
     shortened,
 )
-from resilience.variables import DELIMITER, NAMED, PREFIX, meaning, normal_form, variable
+from resilience.variables import DELIMITER, NAMED, PREFIX, Texts, meaning, normal_form, pick, variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -49,6 +49,8 @@ _MOST_TOLD = 20
 _LONGEST_NAME = 200
 
 _Model = TypeVar("_Model", bound="_Settings")
+_PolicyModel = TypeVar("_PolicyModel", bound="PolicySettings")
+_StorageModel = TypeVar("_StorageModel", bound="StorageSettings")
 
 
 class ConfigurationWarning(UserWarning):
@@ -102,24 +104,24 @@ class CoreSettings(_Settings):
     """The settings of the framework itself: ``RESILIENCE_STORAGE`` and so on."""
 
     storage: str = Field(
-        "file:",
+        default="file:",
         description="Where the state is kept: a URL whose scheme is the name of a storage plugin, such as file:, "
         "memory: or file:///var/lib/app/resilience.",
     )
     storage_timeout: Duration = Field(
-        0.25,
+        default=0.25,
         ge=0.001,
         le=60,
         description="Seconds that one decision waits for the storage in all: for locks, disk and network.",
     )
     max_staleness: Duration = Field(
-        0,
+        default=0,
         le=3600,
         description="Seconds that a record is trusted without being loaded again, where the storage cannot tell whether"
         " it is still the last one; 0 loads it each time.",
     )
     unknown: Literal["error", "warn"] = Field(
-        "error",
+        default="error",
         description="What a variable gets that begins with RESILIENCE_ and that nothing knows: an error, or a warning.",
     )
 
@@ -192,33 +194,28 @@ class Configuration:
         storages: Collection[str],
         policies: Mapping[str, Callable[[], type[PolicySettings]]],
     ) -> None:
-        from resilience.environment import read  # noqa: PLC0415 - imports pydantic-settings, which no model needs
-
         self._kinds = {normal_form(kind): kind for kind in policies}
         self._loaders = policies
         self._kind_models: dict[str, type[PolicySettings]] = {}
-        self._storages = {normal_form(scheme) for scheme in storages}
+        self._storages = sorted(map(normal_form, storages))
         self._storage_models: dict[str, type[StorageSettings] | None] = {}
         """Those of the storages that were chosen."""
-        found = read(
-            environ,
-            fields=[field.upper() for field in CoreSettings.model_fields],
-            storages=self._storages,
-            kinds=self._kinds,
-        )
-        self._sections = found.sections
+        spelt = [field.upper() for field in CoreSettings.model_fields]
+        ours, unknown = pick(environ, fields=spelt, storages=self._storages, kinds=self._kinds)
+        texts = _read(ours)
+        self._sections = texts.sections
 
-        findings = _Findings(dict.fromkeys(found.unknown, _NOBODY), [])
-        self._core = _layer(CoreSettings, found.core, (), findings)
+        findings = _Findings(dict.fromkeys(unknown, _NOBODY), [])
+        self._core = _layer(CoreSettings, texts.core, (), findings)
         self._by_kind = {
-            section: _layer(self._kind_model(section), texts, (section,), findings)
-            for section, texts in found.sections.items()
+            section: _layer(self._kind_model(section), fields, (section,), findings)
+            for section, fields in texts.sections.items()
             if section in self._kinds
         }
         self._by_name = {
-            (name, section): _layer(self._kind_model(section), texts, (NAMED, name, section), findings)
-            for name, sections in found.named.items()
-            for section, texts in sections.items()
+            (name, section): _layer(self._kind_model(section), fields, (NAMED, name, section), findings)
+            for name, sections in texts.named.items()
+            for section, fields in sections.items()
         }
         self._settle(findings)
         self.core = _validated(CoreSettings, self._core, "resilience", PREFIX)
@@ -226,7 +223,7 @@ class Configuration:
         # The first guard that was bound for each section of a name.
         self._bound: dict[tuple[str, str], tuple[str, Mapping[str, object]]] = {}
 
-    def storage_settings(self, scheme: str, model: type[StorageSettings] | None) -> StorageSettings | None:
+    def storage_settings(self, scheme: str, model: type[_StorageModel] | None) -> _StorageModel | None:
         """Return the settings of the storage that was chosen; `None` if it has no model.
 
         Sections of other installed storages are passed over.
@@ -234,19 +231,19 @@ class Configuration:
         :raises ConfigurationError: variables of its section are unknown or impossible, or it has no model and there
             are variables all the same.
         """
-        layer = self._storage_layer(scheme, model)
         if model is None:
+            self._refuse_section(scheme)
             return None
-        return _validated(model, layer, f"storage {shortened(scheme)}", variable(normal_form(scheme), ""))
+        return self._storage(scheme, model)[0]
 
     def policy_settings(
         self,
         kind: str,
         name: str,
-        model: type[PolicySettings],
+        model: type[_PolicyModel],
         given: Mapping[str, object],
         stored: Mapping[str, object] | None = None,
-    ) -> PolicySettings:
+    ) -> _PolicyModel:
         """Return the settings of one guard.
 
         `given` are the arguments in code, those and only those that were given; `stored` the settings kept in its
@@ -266,10 +263,10 @@ class Configuration:
 
     def explain_storage(self, scheme: str, model: type[StorageSettings] | None) -> list[Effective]:
         """Return each setting of the storage that was chosen, with its source; see `storage_settings`."""
-        settings = self.storage_settings(scheme, model)
-        if settings is None:
+        if model is None:
+            self._refuse_section(scheme)
             return []
-        return _effective(settings, self._storage_layer(scheme, model), (normal_form(scheme),))
+        return _effective(*self._storage(scheme, model), (normal_form(scheme),))
 
     def explain(
         self,
@@ -316,19 +313,20 @@ class Configuration:
                 " settings in code differ: give one of them another name, or unset these variables"
             )
 
-    def _storage_layer(self, scheme: str, model: type[StorageSettings] | None) -> dict[str, Assigned]:
+    def _storage(self, scheme: str, model: type[_StorageModel]) -> tuple[_StorageModel, dict[str, Assigned]]:
         section = normal_form(scheme)
-        texts = self._sections.get(section, {})
         self._storage_models[section] = model
         findings = _Findings({}, [])
-        if model is None:
-            why = f"the storage {shortened(scheme)} has no settings"
-            findings.unknown.update((variable(section, field), why) for field in texts)
-            layer: dict[str, Assigned] = {}
-        else:
-            layer = _layer(model, texts, (section,), findings)
+        layer = _layer(model, self._sections.get(section, {}), (section,), findings)
         self._settle(findings)
-        return layer
+        return _validated(model, layer, f"storage {shortened(scheme)}", variable(section, "")), layer
+
+    def _refuse_section(self, scheme: str) -> None:
+        """Refuse variables for a storage that has no settings."""
+        section = normal_form(scheme)
+        self._storage_models[section] = None
+        prefix, why = variable(section, ""), f"the storage {shortened(scheme)} has no settings"
+        self._settle(_Findings({prefix + spelling: why for spelling in self._sections.get(section, {})}, []))
 
     def _kind_model(self, section: str) -> type[PolicySettings]:
         """Load the model of a kind, once."""
@@ -358,11 +356,11 @@ class Configuration:
         rest = name.upper().removeprefix(PREFIX).split(DELIMITER)[1:]
         yield from map(variable, CoreSettings.model_fields)
         for storage in self._storages:
-            model = self._storage_models.get(storage)
-            fields = [] if model is None else list(model.model_fields)
-            if storage not in self._storage_models:
-                fields = rest[:1]  # it was not chosen: nobody knows its fields, so the one that stands there may be right
-            yield from (variable(storage, field) for field in fields)
+            # Of a storage that was not chosen nobody knows the fields, so the one that stands there may be right.
+            fields = rest[:1] if storage not in self._storage_models else []
+            if (model := self._storage_models.get(storage)) is not None:
+                fields = list(model.model_fields)
+            yield from (variable(storage, field) for field in fields if field)
         # "RESILIENCE_POLICIES__A__B__KIND__FIELD" was meant for a guard named "a__b", which is "A_B" in variables.
         guard = normal_form("_".join(rest[:-2] or rest[:1]))
         for kind in self._kinds:
@@ -374,6 +372,14 @@ class Configuration:
                 yield variable(kind, field)
                 if len(rest) > 1:
                     yield variable(NAMED, guard, kind, field)
+
+
+def _read(variables: Mapping[str, str]) -> Texts:
+    if not variables:  # spare the import of pydantic-settings
+        return Texts({}, {}, {})
+    from resilience.environment import read
+
+    return read(variables)
 
 
 class _Findings(NamedTuple):
@@ -390,7 +396,7 @@ def _layer(
     spelt = {field.upper(): field for field in model.model_fields}
     layer: dict[str, Assigned] = {}
     for spelling, text in sorted(texts.items()):
-        name = variable(*section, spelling)
+        name = variable(*section, "") + spelling
         if spelling not in spelt:
             findings.unknown[name] = _NOBODY
             continue

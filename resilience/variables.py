@@ -15,10 +15,10 @@ import re
 import unicodedata
 from difflib import SequenceMatcher
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -27,8 +27,15 @@ DELIMITER = "__"
 NAMED = "POLICIES"
 """The section of the guards that have settings of their own."""
 
+# What Kubernetes puts into every pod beside a service named "resilience".
+_KUBERNETES = re.compile(
+    PREFIX + r"(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9]+)*|PORT(?:_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
+
+_PART = re.compile("[A-Z0-9][A-Z0-9_]*")
+
 _LIKENESS = 0.6
-_LONGEST_SUGGESTED = 200
+_LONGEST_SUGGESTED = 2000
 
 
 def normal_form(name: str) -> str:
@@ -45,6 +52,52 @@ def normal_form(name: str) -> str:
 def variable(*parts: str) -> str:
     """Return the full name of a variable from its parts."""
     return PREFIX + DELIMITER.join(part.upper() for part in parts)
+
+
+class Texts(NamedTuple):
+    """What stands in the variables, as text, by the upper-case parts of their names."""
+
+    core: dict[str, str]
+    sections: dict[str, dict[str, str]]
+    named: dict[str, dict[str, dict[str, str]]]
+
+
+def pick(
+    environ: Mapping[str, str], *, fields: Iterable[str], storages: Iterable[str], kinds: Iterable[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Pick the variables with our prefix; return those that have a place, and the names of those that have none.
+
+    `fields` are the core's; `storages` and `kinds` have a section each, and kinds may stand below a name as well; all
+    in the spelling of variables.  What Kubernetes injects is passed over.
+    """
+    fields, kinds = set(fields), set(kinds)
+    # A plugin that is called like a field of the core, or "policies", has no section: its variables have no place.
+    sections = {*storages, *kinds} - fields - {NAMED}
+    placed: dict[str, str] = {}
+    unknown: list[str] = []
+    for name, value in environ.items():
+        if not name.upper().startswith(PREFIX) or _KUBERNETES.fullmatch(name):
+            continue
+        if _has_place(name, fields, sections, kinds):
+            placed[name] = value
+        else:
+            unknown.append(name)
+    return placed, sorted(unknown)
+
+
+def _has_place(name: str, fields: Collection[str], sections: Collection[str], kinds: Collection[str]) -> bool:
+    parts = name.removeprefix(PREFIX).split(DELIMITER)
+    if not all(map(_PART.fullmatch, parts)):
+        return False
+    match parts:
+        case [field]:
+            return field in fields
+        case [section, _]:
+            return section in sections
+        case [first, _, kind, _]:
+            return first == NAMED and kind in kinds
+        case _:
+            return False
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
@@ -96,7 +149,7 @@ def meaning(field: FieldInfo, text: str) -> object:
     return text
 
 
-def _types(annotation: Any) -> Iterable[Any]:  # noqa: ANN401 - an annotation may be anything
+def _types(annotation: Any) -> Iterable[Any]:
     """Yield the classes a value may have at its top: those of a union each, of a generic the bare one."""
     annotation = getattr(annotation, "__value__", annotation)  # the value of a type alias
     origin = get_origin(annotation)

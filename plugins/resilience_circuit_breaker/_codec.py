@@ -90,6 +90,7 @@ def encode(state: State, settings: str | None = None) -> bytes:
         tail += f',"settings":{settings}'
     if (
         state.failures
+        and state.last_failure is not None
         and state.state == CLOSED
         and state.since is None
         and state.until is None
@@ -98,12 +99,10 @@ def encode(state: State, settings: str | None = None) -> bytes:
         and not (state.reason or state.reopenings or state.late_count or state.extra)
     ):
         # The road of every counted failure.
-        last_failure = state.last_failure
-        if last_failure is not None:
-            return (
-                f'{{"schema":1,"state":"closed","epoch":{state.epoch},"failures":{state.failures},'
-                f'"last_failure":{last_failure!r}{tail}}}'
-            ).encode("ascii")
+        return (
+            f'{{"schema":1,"state":"closed","epoch":{state.epoch},"failures":{state.failures},'
+            f'"last_failure":{state.last_failure!r}{tail}}}'
+        ).encode("ascii")
     text = f'{{"schema":{SCHEMA},"state":"{state.state}","epoch":{state.epoch}'
     for name in ("failures", "reopenings", "late_count"):
         count = getattr(state, name)
@@ -241,9 +240,7 @@ def _read_probes(fields: dict[str, Any]) -> Probes:
     next_permit = _count(take("next_permit", 1), "next_permit")
     permits: dict[int, Held] = {}
     for number, held in _numbered(take("permits", NO_FIELDS), "permits", next_permit):
-        if not isinstance(held, list) or len(held) != 3:  # pyright: ignore[reportUnknownArgumentType] - JSON
-            raise ValueError(f"the record's permits have one that is none: {_shown(held)}")
-        taken_at, expires_at, anonymous = held  # pyright: ignore[reportUnknownVariableType] - each is looked at
+        taken_at, expires_at, anonymous = _triple(held)
         span = _seconds(taken_at, "permits"), _seconds(expires_at, "permits")
         if span[0] is None or span[1] is None or span[1] < span[0]:
             raise ValueError(f"the record's permits have one that ends before it begins: {_shown(held)}")
@@ -275,6 +272,12 @@ def _object(value: object, name: str) -> dict[str, Any]:
     if isinstance(value, dict):
         return value  # pyright: ignore[reportUnknownVariableType] - the fields of a JSON object are text
     raise ValueError(f"the record's {name} is no object: {_shown(value)}")
+
+
+def _triple(value: object) -> list[Any]:
+    if isinstance(value, list) and len(value) == 3:  # pyright: ignore[reportUnknownArgumentType] - an array of JSON
+        return value  # pyright: ignore[reportUnknownVariableType] - likewise
+    raise ValueError(f"the record's permits have one that is none: {_shown(value)}")  # pyright: ignore[reportUnknownArgumentType] - likewise
 
 
 def _flag(value: object, name: str) -> bool:

@@ -106,8 +106,8 @@ class CircuitBreakerConfig:
         self.half_open_success_threshold = half_open_success_threshold
         self.half_open_failure_threshold = half_open_failure_threshold
         self.permit_timeout = max(LEAST_PERMIT_TIMEOUT, reset_timeout) if permit_timeout is None else permit_timeout
-        self.failure_on = tuple(failure_on)
-        self.ignore = tuple(ignore)
+        self.failure_on = exception_classes(failure_on)
+        self.ignore = exception_classes(ignore)
         self.failure_if = failure_if
         self.on_store_error: OnStoreError = on_store_error
         self.given: dict[str, object] | None = None if given is None else dict(given)
@@ -147,9 +147,7 @@ def check_contradictions(
     ignored = tuple(ignore)
     for failure in failure_on:
         for other in ignored:
-            if failure is other or (
-                isinstance(failure, type) and isinstance(other, type) and _is_a(failure, id(other))
-            ):
+            if _is_a(failure, other):
                 raise ValueError(
                     f"failure_on names {class_name(failure)}, which can never count, as ignore names "
                     f"{class_name(other)} and wins: take it out of one of the two"
@@ -162,8 +160,11 @@ mro: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
 """The classes that a class derives from, itself first.  Read past the metaclass, which may lie or raise."""
 
 
-def _is_a(kind: type, ancestor: int) -> bool:
-    return any(id(base) == ancestor for base in mro(kind))
+def _is_a(kind: type[BaseException] | str, other: type[BaseException] | str) -> bool:
+    if isinstance(kind, str) or isinstance(other, str):
+        # What a name means is known when it is imported; then this is asked again.
+        return isinstance(kind, str) and isinstance(other, str) and kind == other
+    return any(base is other for base in mro(kind))
 
 
 def class_name(kind: type[BaseException] | str) -> str:
@@ -180,7 +181,7 @@ def exception_classes(value: object) -> tuple[type[BaseException] | str, ...]:
     :raises ValueError: it is something else.
     """
     if isinstance(value, str):
-        items: list[object] = list(value.split(","))
+        items: list[object] = [item for item in value.split(",") if item.strip()]
     elif isinstance(value, list | tuple | set | frozenset):
         items = list(value)  # pyright: ignore[reportUnknownArgumentType] - each item is looked at below
     else:
@@ -189,15 +190,11 @@ def exception_classes(value: object) -> tuple[type[BaseException] | str, ...]:
     for item in items:
         if isinstance(item, str):
             name = item.strip()
-            if not name:
-                continue
             module, colon, path = name.rpartition(":")
-            if bool(colon) != bool(module) or not all(
-                part.isidentifier() for part in f"{module}.{path}".strip(".").split(".")
-            ):
-                raise ValueError(
-                    f"{name[:80]!r} is no exception class: write module:Class, for example requests:Timeout"
-                )
+            if not all(part.isidentifier() for part in path.split(".") + (module.split(".") if colon else [])):
+                raise ValueError(_NO_CLASS)
+            if "." in path and not colon:
+                raise ValueError(f"{_NO_CLASS}; {name[:80]!r} has no colon")
             classes.append(name)
         elif isinstance(item, type) and issubclass(item, BaseException):
             classes.append(item)

@@ -275,7 +275,8 @@ def no_streak(_config: CircuitBreakerConfig, state: State, _event: Report) -> bo
 
 def reaches_threshold(config: CircuitBreakerConfig, state: State, event: Report) -> bool:
     """It is the `failure_threshold`-th failure in a row."""
-    return _streak(config, state, event.at) >= config.failure_threshold
+    threshold = config.failure_threshold
+    return state.failures + 1 >= threshold and _streak(config, state, event.at) >= threshold
 
 
 def over_and_unclaimed(_config: CircuitBreakerConfig, state: State, event: Report) -> bool:
@@ -346,9 +347,14 @@ def nothing(_config: CircuitBreakerConfig, state: State, _event: PolicyEvent, _t
     return Step(state)
 
 
-def let_in(_config: CircuitBreakerConfig, state: State, event: Admit, _target: str) -> Step:
+def let_in(_config: CircuitBreakerConfig, state: State, _event: Admit, _target: str) -> Step:
     """Lets the call in and keeps no account of it."""
-    return Step(state, None, until=FOREVER if state.until is None else end_of_span(state, event.now))
+    return Step(state)
+
+
+def let_in_meanwhile(_config: CircuitBreakerConfig, state: State, event: Admit, _target: str) -> Step:
+    """Lets the call in until the state's end."""
+    return Step(state, None, until=end_of_span(state, event.now))
 
 
 def refuse(_config: CircuitBreakerConfig, state: State, event: Admit, _target: str) -> Step:
@@ -364,7 +370,7 @@ def refuse_from_now(config: CircuitBreakerConfig, state: State, event: Admit, ta
 
 def let_in_from_now(config: CircuitBreakerConfig, state: State, event: Admit, target: str) -> Step:
     """Lets the call in; the span begins now, and others must know."""
-    return _kept(let_in(config, _from_now(config, state, event.now), event, target))
+    return _kept(let_in_meanwhile(config, _from_now(config, state, event.now), event, target))
 
 
 def close_and_let_in(config: CircuitBreakerConfig, state: State, event: Admit, _target: str) -> Step:
@@ -431,19 +437,33 @@ def forget_streak(config: CircuitBreakerConfig, state: State, event: Report, _ta
 
 def count_failure(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
     """Counts the failure."""
-    # On the road of every failure, hence not by `but`.
+    # The road of every failure, hence in line what `trip` has from functions.
+    at = event.at
+    now = event.now
+    if at > now:  # noqa: PLR1730 - `min` costs three times as much
+        at = now
+    last_failure = state.last_failure
+    failures = state.failures + 1
+    if last_failure is not None:
+        if at - last_failure > config.failure_max_age:
+            failures = 1
+        elif at < last_failure <= now:
+            at = last_failure
+    error = event.error
+    if error is not None:
+        error = error[:LONGEST_ERROR]
     given = config.given
     counted = State(
-        state.state,
+        CLOSED,
         state.epoch,
         None,
         None,
         state.reason,
-        _streak(config, state, event.at),
-        _last_failure(state, event),
-        _error(event),
-        state.opened_at,
-        state.reopenings,
+        failures,
+        at,
+        error,
+        None,
+        0,
         state.probes,
         state.late_count,
         state.settings if given is None else given,
@@ -578,7 +598,7 @@ def take_over(config: CircuitBreakerConfig, state: State, event: Control, _targe
     last_failure = _time(given, "last_failure_time")
     since = now
     until = None
-    opened_at = _time(given, "opened_at")
+    opened_at = None if target in {CLOSED, DISABLED} else _time(given, "opened_at")
     if target == OPEN:
         since = opened_at = now if last_failure is None else min(last_failure, now)
         until = since + config.reset_timeout
@@ -677,7 +697,7 @@ TABLE: tuple[Row, ...] = (
 
     (DISABLED,     ADMIT,       time_is_up,              CLOSED,      close_and_let_in),
     (DISABLED,     ADMIT,       clock_went_back,         DISABLED,    let_in_from_now),
-    (DISABLED,     ADMIT,       always,                  DISABLED,    let_in),
+    (DISABLED,     ADMIT,       always,                  DISABLED,    let_in_meanwhile),
     (DISABLED,     SUCCESS,     always,                  DISABLED,    nothing),
     (DISABLED,     FAILURE,     over_and_trips,          OPEN,        close_and_trip),
     (DISABLED,     FAILURE,     over_and_unclaimed,      CLOSED,      close_and_count),
@@ -725,7 +745,12 @@ class Machine:
         if isinstance(event, Admit):
             name = ADMIT
         elif isinstance(event, Report):
-            name = event.outcome if _belongs(state, event) else LATE
+            epoch = event.epoch
+            name = event.outcome
+            if (epoch is not None and epoch != state.epoch) or (
+                event.token is not None and _number(state.probes, event.token) is None
+            ):
+                name = LATE
         else:
             name = event.verb
             if name not in VERBS:
@@ -860,13 +885,6 @@ def _number(probes: Probes, token: str) -> int | None:
         return None
     number = int(digits)
     return number if number in probes.permits or number in probes.lapsed else None
-
-
-def _belongs(state: State, event: Report) -> bool:
-    """Whether a report is one of the present epoch, and of a permit that is out, if it has a token."""
-    if event.epoch is not None and event.epoch != state.epoch:
-        return False
-    return event.token is None or _number(state.probes, event.token) is not None
 
 
 def _claimed(probes: Probes, event: Report) -> int | None:

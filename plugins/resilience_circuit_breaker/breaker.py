@@ -80,41 +80,62 @@ class CircuitBreaker(Guard):
 
         :raises StorageUnavailable: the storage does not answer and `on_store_error` is ``raise``.
         """
-        cell = self._bound()
         try:
-            cell.reach().admit(cell, anonymous=True)
+            self.admit()
         except PolicyRejected:
             return False
         return True
 
-    def record_success(self, *, token: str | None = None) -> None:
+    def admit(self) -> None:
+        """Do what `check` does, and raise why if a call may not be made now.
+
+        :raises CircuitOpenError: it may not.
+        :raises StorageUnavailable: the storage does not answer and `on_store_error` is ``raise``.
+        """
+        cell = self._bound()
+        cell.reach().admit(cell, anonymous=True)
+
+    def record_success(self, *, token: str | None = None, strict: bool = False) -> None:
         """Report that a call went well.
 
         :param token: that of the permit, where the caller has one; else the report belongs to the present state.
+        :param strict: raise if the report is not in the shared record afterwards; else that never raises.
         :raises ValueError: it is no token.
+        :raises StorageError: `strict`, and the storage did not do it.
         """
-        self._record(SUCCESS, None, token)
+        self._record(SUCCESS, None, token, strict=strict)
 
-    def record_failure(self, error: BaseException | str | None = None, *, token: str | None = None) -> None:
+    def record_failure(
+        self, error: BaseException | str | None = None, *, token: str | None = None, strict: bool = False
+    ) -> None:
         """Report that a call failed.
 
         :param error: of which the class name is kept.
         :param token: that of the permit, where the caller has one; else the report belongs to the present state.
+        :param strict: raise if the report is not in the shared record afterwards; else that never raises.
         :raises ValueError: it is no token.
+        :raises StorageError: `strict`, and the storage did not do it.
         """
-        self._record(FAILURE, error_name(error), token)
+        self._record(FAILURE, error_name(error), token, strict=strict)
 
-    def _record(self, outcome: Outcome, error: str | None, token: str | None) -> None:
+    def _record(self, outcome: Outcome, error: str | None, token: str | None, *, strict: bool) -> None:
         epoch, lease = (None, None) if token is None else parse_token(token)
         cell = self._bound()
-        cell.reach().report(cell, outcome, epoch, lease, error)
+        engine = cell.reach()
+        (engine.record if strict else engine.report)(cell, outcome, epoch, lease, error)
 
     # -- looking and steering ----------------------------------------------------------------------------------------
 
-    def status(self) -> CircuitStatus:
-        """Look without changing anything; after `reset_timeout` it still says OPEN, with `retry_after` 0."""
+    def status(self, *, strict: bool = False) -> CircuitStatus:
+        """Look without changing anything; after `reset_timeout` it still says OPEN, with `retry_after` 0.
+
+        :param strict: raise if the shared record cannot be read; else the status is `degraded`, and never raises.
+        :raises StorageError: `strict`, and it cannot be read.
+        """
         cell = self._bound()
         reading = cell.reach().read(cell)
+        if strict and reading.degraded is not None:
+            raise reading.degraded
         return cell.policy.status(
             reading.state,
             name=self.name,
@@ -150,6 +171,16 @@ class CircuitBreaker(Guard):
         :raises StorageError: the storage did not do it.
         """
         self._control("reset", reason=reason)
+
+    def restore(self, status: CircuitStatus) -> None:
+        """Put it into the state of `status`, counts included; OPEN since its `last_failure_time`.
+
+        :raises ValueError: a count or a time of `status` makes no sense.
+        :raises StorageError: the storage did not do it.
+        """
+        fields = ("failure_count", "last_failure_time", "half_open_successes", "half_open_failures", "last_error")
+        more = ("opened_at", "late_count", "reason")
+        self._control("restore", state=str(status.state), **{name: getattr(status, name) for name in (*fields, *more)})
 
     def _control(self, verb: str, **arguments: object) -> None:
         cell = self._bound()

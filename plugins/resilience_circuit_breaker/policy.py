@@ -38,6 +38,9 @@ LEAST_KEPT = 3600.0
 """Seconds that a closed record is kept at least after what it tells of.  A record that is born again begins at epoch 0;
 were it dropped sooner, a failure of a call that is still under way would belong to an epoch that nobody knows."""
 
+_MOST_JUDGED = 256
+"""Exception classes whose judgement is remembered."""
+
 _INITIAL = State()
 _GROUP = id(BaseExceptionGroup)
 _EXCEPTION = id(Exception)
@@ -52,7 +55,7 @@ class CircuitBreakerPolicy(Machine):
     Pure, so one object serves any number of threads; what changes is in the states that it takes and gives.
     """
 
-    __slots__ = ("_failing", "_given", "_ignored", "judges_results", "on_store_error")
+    __slots__ = ("_failing", "_given", "_ignored", "_judged", "judges_results", "on_store_error")
 
     kind = KIND
 
@@ -63,6 +66,7 @@ class CircuitBreakerPolicy(Machine):
         # Made at the first judgement: names of classes are imported then.
         self._failing: frozenset[int] | None = None
         self._ignored: frozenset[int] = frozenset()
+        self._judged: dict[int, tuple[type, Outcome]] = {}
         self._given = None if config.given is None else _codec.dumps(config.given)
 
     @staticmethod
@@ -105,14 +109,6 @@ class CircuitBreakerPolicy(Machine):
         """
         return {name: value for name, value in state.settings.items() if name in _SETTINGS}
 
-    def __init__(self, config: CircuitBreakerConfig) -> None:
-        super().__init__(config)
-        self.on_store_error: OnStoreError = config.on_store_error
-        self.judges_results = config.failure_if is not None
-        self._failing: frozenset[int] | None = None
-        self._ignored: frozenset[int] = frozenset()
-        self._given = None if config.given is None else _codec.dumps(config.given)
-
     def initial(self) -> State:
         """Return the state of a breaker that has no record: CLOSED, epoch 0."""
         return _INITIAL
@@ -139,8 +135,14 @@ class CircuitBreakerPolicy(Machine):
         """
         if state.state != CLOSED or state.reason:
             return None
-        told = [time for time in (state.since, state.last_failure) if time is not None]
-        return max(told) + max(self.config.failure_max_age, LEAST_KEPT) if told else None
+        told = state.last_failure
+        since = state.since
+        if since is not None and (told is None or since > told):  # emptied, or restored with a failure of long ago
+            told = since
+        if told is None:
+            return None
+        age = self.config.failure_max_age
+        return told + (max(LEAST_KEPT, age))
 
     def refuse(self, state: State | None, reason: str, /) -> Rejection:
         """Refuse for a reason that lies outside the state: the storage does not answer, the lock is taken.
@@ -163,11 +165,18 @@ class CircuitBreakerPolicy(Machine):
         Classes match as in an `except` clause: by what the exception is, not by what its class or its metaclass say.
         Nothing of the exception's own code is run.
         """
-        kinds = mro(type(error))
+        kind = type(error)
+        judged = self._judged.get(id(kind))
+        if judged is not None:
+            return judged[1]
+        kinds = mro(kind)
         if any(id(kind) == _GROUP for kind in kinds):
             outcomes = {self._judge(mro(type(leaf))) for leaf in _leaves(error)}
             return FAILURE if FAILURE in outcomes else SUCCESS if SUCCESS in outcomes else NEUTRAL
-        return self._judge(kinds)
+        outcome = self._judge(kinds)
+        if len(self._judged) < _MOST_JUDGED:
+            self._judged[id(kind)] = (kind, outcome)  # with the class, so that no other one gets its identity
+        return outcome
 
     def _judge(self, kinds: Iterable[type]) -> Outcome:
         ids = frozenset(map(id, kinds))
@@ -196,9 +205,9 @@ class CircuitBreakerPolicy(Machine):
             return FAILURE
 
     def status(
-        self, state: State, /, *, name: str, now: float, version: str | None = None, degraded: bool = False
+        self, state: State, /, *, name: str, now: float, version: object = None, degraded: bool = False
     ) -> CircuitStatus:
-        """Show a state as it is at wall-clock second `now`.  Changes nothing."""
+        """Show a state as it is at wall-clock second `now`; `version` is that of its record.  Changes nothing."""
         from resilience_circuit_breaker._status import CircuitStatus
 
         probes = state.probes
@@ -215,7 +224,7 @@ class CircuitBreakerPolicy(Machine):
             permits_in_use=len(in_flight(probes, now)),
             late_count=state.late_count,
             reason=state.reason,
-            version=version,
+            version=None if version is None else str(version),
             degraded=degraded,
         )
 

@@ -34,7 +34,7 @@ NOT_THERE: Final = (FileNotFoundError, NotADirectoryError)
 
 
 def unavailable(error: OSError, doing: str, path: str, key: Key, *, unknown: bool = False) -> StorageUnavailable:
-    """The error that a hook raises for an operating system's.
+    """Make the error that a hook raises of an operating system's.
 
     It carries the key if only that key's file is concerned, so that the others are still asked for; `unknown`: the
     commit may have happened.

@@ -11,20 +11,18 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from errno import EIO
 from mmap import ACCESS_READ, mmap
 from operator import itemgetter
 
-from resilience import Snapshot, StorageUnavailable, Version, Word, clock
-
+from resilience import Key, Snapshot, StorageUnavailable, Version, Word, clock
 from resilience_filelock._errors import NOT_THERE
 from resilience_filelock._fork import enrol
 from resilience_filelock._lock import native
+from resilience_filelock._paths import SUFFIX, base_of
 from resilience_filelock._record import (
     HEAD,
     HEAD_END,
     HEAD_OFFSET,
-    LAST_NUMBER,
     MAX_HEADER,
     RETIRED,
     Damaged,
@@ -36,26 +34,19 @@ from resilience_filelock._record import (
     number_of,
     word_of,
 )
+from resilience_filelock._system import OPEN_FLAGS, pread, pwrite, sync, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
-
-    from resilience import Key
+    from typing import Any, Final, NoReturn
 
     State = tuple[int, int, Snapshot]
     """A head, the number of the version that follows it, and the snapshot that the head stands for."""
 
-OPEN_FLAGS: Final = (
-    os.O_RDWR
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # a FIFO in the file's place must not hold us
-    | getattr(os, "O_NOCTTY", 0)
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_NOINHERIT", 0)
-)
+LOOK: Final = 1.0
+"""Seconds between two looks at whether somebody replaced the file behind our back."""
+pack_head: Final = HEAD.pack
 _NO_HEAD: Final = RETIRED - 1
 """What a head is taken for that is not there; no version has it."""
 _NOTHING_READ: Final = -1
@@ -63,37 +54,14 @@ _NOTHING_READ: Final = -1
 _NO_MAPPING: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 """From 3.13 on a mapping need not keep a descriptor of its own."""
 
-if sys.platform == "win32":  # pragma: no cover - tested on Linux only
-    from resilience_filelock._windows import pread, pwrite, sync
-elif sys.platform == "darwin":  # pragma: no cover - tested on Linux only
-    from fcntl import F_FULLFSYNC, fcntl
-    from os import pread, pwrite
 
-    def sync(descriptor: int) -> None:
-        """Bring what was written to the disk itself: `fsync` stops at the disk's cache there."""
-        fcntl(descriptor, F_FULLFSYNC)
-else:
-    from os import fdatasync as sync
-    from os import pread, pwrite
-
-
-class Unsure(Exception):  # noqa: N818 - a finding, turned into StorageUnavailable by who knows key and path
+class Unsure(Exception):
     """The head may have been written, or may not have reached the disk; its argument is the `OSError`."""
 
 
 def new_incarnation() -> str:
     """16 random hexadecimal digits: what tells a record from an earlier one with the same key."""
     return os.urandom(8).hex()
-
-
-def write_all(fd: int, data: bytes, offset: int) -> None:
-    """Write all of `data`, also where the system takes it piece by piece."""
-    while data:
-        written = pwrite(fd, data, offset)
-        if not written:
-            raise OSError(EIO, "nothing was written")
-        data = data[written:]
-        offset += written
 
 
 class Descriptor:
@@ -123,15 +91,18 @@ class PolledHead:
         self._descriptor: Descriptor | None = descriptor
 
     def __getitem__(self, index: int, /) -> int:
-        """The head as it is now.
+        """Read the head.
 
-        :raises ValueError: it was released.
+        :raises ValueError: it was released, or cannot be read, which its cause then says.
         """
         descriptor = self._descriptor
         if descriptor is None:
             raise ValueError("operation forbidden on released head")
-        data = pread(descriptor.number, HEAD.size, HEAD_OFFSET)
-        return HEAD.unpack(data)[0] if len(data) == HEAD.size else _NO_HEAD  # type: ignore[no-any-return]  # struct
+        try:
+            data = pread(descriptor.number, HEAD.size, HEAD_OFFSET)
+        except OSError as error:
+            raise ValueError("the head cannot be read") from error
+        return HEAD.unpack(data)[0] if len(data) == HEAD.size else _NO_HEAD
 
     def release(self) -> None:
         """No look any more."""
@@ -215,11 +186,28 @@ class RecordFile:
         except (Damaged, Newer) as fault:
             return fault
         if key != self.key:
-            return Damaged(f"is the record of {key[0]} {key[1]!r}")
+            return self._of_another(key)
         if status.st_size < layout.size:
             return Damaged(f"has {status.st_size} of {layout.size} bytes")
         self.layout = layout
         return None
+
+    def _of_another(self, key: tuple[str, str]) -> Damaged:
+        """Tell a file that somebody copied to this place, which can be set aside, from two keys with one hash.
+
+        :raises StorageUnavailable: the place belongs to both keys; the other one was first.
+        """
+        try:
+            shared = self.path.endswith(base_of(Key(*key)) + SUFFIX)
+        except ValueError:
+            shared = False
+        if shared:
+            raise StorageUnavailable(
+                f"{self.path!r} is the file of {self.key} and of {key[0]} {key[1]!r}, whose names have the same hash; "
+                "rename one of the two",
+                key=self.key,
+            )
+        return Damaged(f"is the record of {key[0]} {key[1]!r}")
 
     def _look(self, status: os.stat_result) -> memoryview[int] | PolledHead:
         if self._mode.mapped and status.st_size >= HEAD_END:
@@ -243,13 +231,21 @@ class RecordFile:
         self.checked = clock.monotonic()
         return (status.st_ino, status.st_dev) == self._identity and status.st_size >= self.layout.size
 
+    def is_well(self, *, fresh: bool) -> bool:
+        """Whether it is open, was found whole, and, if `fresh`, shows what is committed now."""
+        try:
+            self.view[0]
+        except ValueError:
+            return False
+        return self.fault is None and (self._mode.told or not fresh)
+
     def refresh(self, deadline: float) -> State | None:
         """Read what is committed now; `None` if the file is retired.
 
         :raises Damaged, Newer: there is nothing that could be read.
         :raises OSError: it cannot be read.
         :raises StorageUnavailable: others commit faster than this reads, until `deadline`.
-        :raises ValueError: the file was released.
+        :raises ValueError: the file was released, or its head cannot be read.
         """
         if self.fault is not None:
             raise self.fault
@@ -271,7 +267,7 @@ class RecordFile:
                 raise StorageUnavailable(f"{self.key} is committed faster than it can be read", key=self.key)
 
     def _recover(self, word: int, number: int) -> State:
-        """What a damaged file still holds: the younger of the slots that are whole.
+        """Find what a damaged file still holds: the younger of the slots that are whole.
 
         What is committed next gets a number above all that stand in the file, and the slot that is damaged.
         """
@@ -285,7 +281,10 @@ class RecordFile:
         return self._keep(word, following, found[3], Version(found[1], found[0]))
 
     def _keep(self, word: int, following: int, payload: bytes | None, version: Version | None) -> State:
-        state = (word, following, Snapshot(payload, version, Word(self.view, word) if self._mode.told else None))
+        if self._mode.told:
+            state = (word, following, Snapshot(payload, version, Word(self.view, word)))
+        else:
+            state = (_NOTHING_READ, following, Snapshot(payload, version))
         self.last = state
         return state
 
@@ -295,60 +294,60 @@ class RecordFile:
         :raises OSError: it was not written.
         :raises Unsure: it may have been.
         """
-        word, number, snapshot = self.last
+        _, number, snapshot = self.last
         version = snapshot.version
         incarnation = new_incarnation() if version is None else version[0]
-        data = encode_slot(number, incarnation.encode(), expires_at, payload)
         fd, layout, durable = self.fd, self.layout, self._mode.durable
+        data = encode_slot(number, incarnation.encode(), expires_at, payload)
         offset = layout.header + (number & 1) * layout.slot
         if (written := pwrite(fd, data, offset)) != len(data):
             write_all(fd, data[written:], offset + written)
         if durable:
             sync(fd)
         head = word_of(number)
-        self._write_head(head, word)
-        if self._mode.told:
-            snapshot = Snapshot(payload, Version(incarnation, number), Word(self.view, head))
-        else:
-            snapshot = Snapshot(payload, Version(incarnation, number))
-        self.last = (head, number + 1, snapshot)
-        return snapshot
-
-    def _write_head(self, head: int, before: int) -> None:
         try:
-            if pwrite(self.fd, HEAD.pack(head), HEAD_OFFSET) != HEAD.size:
-                raise OSError(EIO, "half a word was written")
+            pwrite(fd, pack_head(head), HEAD_OFFSET)
+            if durable:
+                sync(fd)
+        except OSError as error:
+            self._doubt(error, head)
+        return self._keep(head, number + 1, payload, Version(incarnation, number))[2]
+
+    def _doubt(self, error: OSError, head: int) -> NoReturn:
+        """Tell a head that could not be written from one that may have been."""
+        try:
+            unsure = self.view[0] == head
+        except (OSError, ValueError):
+            unsure = True
+        if unsure:
+            raise Unsure(error) from error
+        raise error
+
+    def _write_head(self, head: int) -> None:
+        try:
+            pwrite(self.fd, pack_head(head), HEAD_OFFSET)
             if self._mode.durable:
                 sync(self.fd)
         except OSError as error:
-            try:
-                unsure = self.view[0] != before
-            except (OSError, ValueError):
-                unsure = True
-            if unsure:
-                raise Unsure(error) from error
-            raise
+            self._doubt(error, head)
 
     def retire(self) -> None:
         """Tell all who have this file open that it is no longer the record; with the lock held, before it goes."""
         if isinstance(self.fault, Newer) or (self.fault is not None and self.fault.foreign):
             return  # not ours to write to; who has it open sees within a second that it is gone
-        word = self.view[0]
-        self._write_head(word | RETIRED, word)
+        self._write_head(self.view[0] | RETIRED)
 
     def mend(self) -> None:
         """Take back a retirement whose owner died before the file went; with the lock held."""
-        word = self.view[0]
-        self._write_head(word & ~RETIRED, word)
+        self._write_head(self.view[0] & ~RETIRED)
 
     def linked(self) -> bool:
-        """Whether the file still has a name, and once a second, whether it still has its own.
+        """Whether this is still the file at its path, looked at once a second.
 
-        Asked before each commit: what is written to a file that somebody has deleted or replaced is lost.
+        Asked before each commit: what is written to a file that somebody has deleted or replaced is lost.  To look
+        each time would double the time of a commit (a file that is looked at has its times written in between).
         """
-        if clock.monotonic() - self.checked > 1:
-            return self.in_place()
-        return os.fstat(self.fd).st_nlink > 0
+        return clock.monotonic() - self.checked < LOOK or self.in_place()
 
     def lock(self) -> bool:
         """Try once for the lock between processes."""
@@ -399,13 +398,3 @@ def make_file(path: str, image: bytes, key: Key, mode: Mode) -> RecordFile:
     except BaseException:
         os.unlink(path)
         raise
-
-
-def sync_folder(path: str) -> None:
-    """Bring the names in a folder to the disk."""
-    if sys.platform != "win32":  # pragma: no branch - folders cannot be opened there
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

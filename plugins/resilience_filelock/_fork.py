@@ -1,7 +1,7 @@
 """What a forked child must let go of.
 
-A descriptor that a child inherits is the same open file as its parent's: its lock is the parent's lock, and unlocking it
-in the child would free the parent's.  So the child closes what it inherited, without a word to the lock, and opens
+A descriptor that a child inherits is the same open file as its parent's: its lock is the parent's lock, and to unlock
+it in the child would free the parent's.  So the child closes what it inherited, without a word to the lock, and opens
 anew what it needs.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 BIRTH: Final = RLock()
-"""Held while files are opened, made, renamed or evicted, and by `fork`: no descriptor is inherited that is not listed
-here, and no table half changed."""
+"""Held while files are opened, made, renamed or evicted, and by `fork`: no child inherits a descriptor that is not
+listed here, or a table that is half changed."""
 
 _members: Final[WeakValueDictionary[int, Inherited]] = WeakValueDictionary()
 

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from resilience import Key
-
     from resilience_filelock._file import RecordFile
 
+
 class _Native:
-    """The lock of the operating system, as `filelock` gives it; imported at the first use, which many programs that
-    only ask never come to."""
+    """The lock of the operating system, as `filelock` gives it.
+
+    Imported at the first use, which many programs that only ask never come to.
+    """
 
     lock: Callable[..., bool]
     unlock: Callable[[int], None]
@@ -45,7 +47,7 @@ native: Final = _Native()
 __all__ = ["Empty", "Entry", "Held", "native", "pauses"]
 
 SHORTEST_PAUSE: Final = 20e-6
-LONGEST_PAUSE: Final = 2e-3
+LONGEST_PAUSE: Final = 1e-3
 
 
 class Entry:
@@ -61,6 +63,24 @@ class Entry:
         self.file: RecordFile | None = None
         self.locked: RecordFile | None = None
         self.used = 0.0
+
+    def give_back(self, held: Held, file: RecordFile | None) -> None:
+        """Undo what was taken of a lock, however little it was."""
+        try:
+            if file is not None and file.fd >= 0:
+                native.unlock(file.fd)
+        except OSError:
+            self.drop(file)  # closing it unlocks it too
+        finally:
+            self.locked = None
+            self.tokens.put(held)
+
+    def drop(self, file: RecordFile | None) -> None:
+        """Let go of a file, if it is there."""
+        if self.file is file:
+            self.file = None
+        if file is not None:
+            file.release()
 
 
 class Held:
@@ -84,18 +104,12 @@ class Held:
         """Unlock the file, then let the next thread in."""
         entry = self._entry()
         if entry is not None:  # else: closed meanwhile, or this is a forked child and the lock the parent's
-            file = entry.locked
-            if file is not None:
-                file.unlock()
-                entry.locked = None
-            entry.tokens.put(self)
+            entry.give_back(self, entry.locked)
 
     def __del__(self) -> None:
         entry = self._entry()
         if entry is not None:
-            if entry.file is not None:
-                entry.file.unlock()
-            Held(entry).__exit__(None, None, None)
+            entry.give_back(Held(entry), entry.locked or entry.file)
 
 
 class pauses:  # noqa: N801 - used like a function

@@ -21,13 +21,16 @@ _RESERVED: Final = frozenset(
     ["con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(10))]
 )
 _NETWORK: Final = frozenset(
-    "nfs nfs3 nfs4 cifs smb3 smbfs smb2 9p v9fs virtiofs afs ceph glusterfs lustre gpfs beegfs ncpfs coda davfs "
-    "fuse vboxsf vmhgfs prl_fs drvfs webdav".split()
+    [
+        *("nfs", "nfs3", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "gpfs"),
+        *("beegfs", "ncpfs", "coda", "davfs", "webdav"),
+        *("9p", "v9fs", "virtiofs", "vboxsf", "vmhgfs", "prl_fs", "drvfs", "fuse"),  # another machine's, or a program
+    ]
 )
 
 
 def folder_of(url: str) -> str:
-    """The absolute folder that a `file:` URL names.
+    """Read the absolute folder that a `file:` URL names.
 
     :raises ConfigurationError: it names none; the message says how it should be written.
     """
@@ -44,8 +47,8 @@ def folder_of(url: str) -> str:
         host, slash, path = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):
             raise ConfigurationError(
-                f"{url!r} names the host {host!r}, a file storage is on this machine; write file:///{host}{slash}{path} "
-                "with three slashes if it is a folder"
+                f"{url!r} names the host {host!r}, a file storage is on this machine; write "
+                f"file:///{host}{slash}{path} with three slashes if it is a folder"
             )
         rest = slash + path
     path = _unquote(rest, url)
@@ -85,7 +88,7 @@ def _slug(text: str) -> str:
 
 
 def base_of(key: Key) -> str:
-    """The path of a key's file inside the storage's folder, without `SUFFIX`.
+    """Make the path of a key's file inside the storage's folder, without `SUFFIX`.
 
     A folder for the kind, and in it what can be kept of the name and a hash of kind and name as they are: no two keys
     share a file, also where the file system ignores case or normalises letters.
@@ -148,7 +151,7 @@ def _make(folder: str) -> None:
 
 
 def file_system_of(folder: str) -> str | None:
-    """The type of the file system that a folder is on, `None` where that cannot be told (only Linux tells)."""
+    """Find the type of the file system that a folder is on, `None` where that cannot be told (only Linux tells)."""
     if folder.startswith("\\\\"):
         return "smbfs"
     try:

@@ -21,9 +21,9 @@ for a person to read with ``strings``.
 
 from __future__ import annotations
 
+import struct
 from binascii import crc32
 from struct import Struct
-from struct import error as StructError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ _SECTOR: Final = 512
 _SLOT: Final = Struct("=IIQd16s")  # checksum, length of the payload, number, expires_at, incarnation
 _BODY: Final = Struct("=IQd16s")  # the same without the checksum
 _CRC: Final = Struct("=I")
+_pack_body: Final = _BODY.pack
+_pack_crc: Final = _CRC.pack
 NEVER: Final = float("inf")
 FIRST_SLOT: Final = 1536
 """Header and two slots of this size make a file that fills one page of 4 KiB."""
@@ -76,29 +78,29 @@ class Layout:
         return self.header + 2 * self.slot
 
 
-class Damaged(Exception):  # noqa: N818 - a finding, turned into StorageCorrupt by who knows the key and the path
+class Damaged(Exception):
     """The bytes are not a record, or no longer; `foreign`: they never were one."""
 
     foreign = False
 
 
-class Newer(Exception):  # noqa: N818 - a finding, turned into StorageIncompatible by who knows the key and the path
+class Newer(Exception):
     """The file was written by a later version of this library."""
 
 
 def word_of(number: int) -> int:
-    """The head for a version number."""
+    """Make the head for a version number."""
     return number | number % _PRIME << _NUMBER_BITS
 
 
 def number_of(word: int) -> int | None:
-    """The version number that a head stands for, retired or not; `None` if the head is damaged."""
+    """Read the version number that a head stands for, retired or not; `None` if the head is damaged."""
     number = word & _NUMBER
     return number if word & ~RETIRED == word_of(number) and number <= LAST_NUMBER else None
 
 
 def layout_for(key: Key, length: int = 0) -> Layout:
-    """The layout of a new file for a key, with room for a payload of `length` bytes and for its growth."""
+    """Lay out a new file for a key, with room for a payload of `length` bytes and for its growth."""
     header = _KEY_OFFSET + len(key.kind.encode()) + len(key.name.encode()) + 2
     slot = FIRST_SLOT
     while slot - _SLOT.size - 1 < length:
@@ -114,7 +116,7 @@ def encode_file(
     expires_at: float | None = None,
     payload: bytes = b"",
 ) -> bytes:
-    """A whole new file, all its bytes written, with one committed version or, for number 0, with none."""
+    """Make a whole new file, all its bytes written, with one committed version or, for number 0, with none."""
     kind, name = key.kind.encode(), key.name.encode()
     text = kind + b"\n" + name + b"\n"
     parts = (_MAGIC, FORMAT, FORMAT ^ 0xFFFF, layout.header, layout.slot, len(kind), len(name))
@@ -130,7 +132,7 @@ def encode_file(
 
 
 def decode_header(data: bytes) -> tuple[Layout, tuple[str, str]]:
-    """Layout and key (kind, name) of a file, from its first `MAX_HEADER` bytes; the byte of the lock may be missing.
+    """Read layout and key (kind, name) of a file, from its first `MAX_HEADER` bytes.
 
     Nothing in it is believed that the checksum does not cover, and no size that a file of ours cannot have.
 
@@ -139,7 +141,7 @@ def decode_header(data: bytes) -> tuple[Layout, tuple[str, str]]:
     """
     try:
         magic, version, complement, header, slot, kind, name, checksum = _HEADER.unpack_from(data, _HEADER_OFFSET)
-    except StructError:
+    except struct.error:
         raise Damaged(f"has {len(data)} bytes, too few for a record") from None
     if magic != _MAGIC or version ^ complement != 0xFFFF:
         damage = Damaged("does not begin like a record")
@@ -155,7 +157,7 @@ def decode_header(data: bytes) -> tuple[Layout, tuple[str, str]]:
     # The checksum is no secret: whoever writes hostile numbers computes it too.
     if header % _SECTOR or header < _KEY_OFFSET + len(text) or header > MAX_HEADER:
         raise Damaged("has an impossible header size")
-    if slot % _SECTOR or not _SECTOR <= slot or layout.capacity > 4 * MAX_PAYLOAD:
+    if slot % _SECTOR or slot < _SECTOR or layout.capacity > 4 * MAX_PAYLOAD:
         raise Damaged("has an impossible slot size")
     try:
         return layout, (text[:kind].decode(), text[kind + 1 : -1].decode())
@@ -164,16 +166,16 @@ def decode_header(data: bytes) -> tuple[Layout, tuple[str, str]]:
 
 
 def encode_slot(number: int, incarnation: bytes, expires_at: float | None, payload: bytes) -> bytes:
-    """What is written into the slot of a version."""
-    body = _BODY.pack(len(payload), number, NEVER if expires_at is None else expires_at, incarnation) + payload
-    return _CRC.pack(crc32(body)) + body + b"\n"
+    """Make what is written into the slot of a version."""
+    body = _pack_body(len(payload), number, NEVER if expires_at is None else expires_at, incarnation) + payload
+    return _pack_crc(crc32(body)) + body + b"\n"
 
 
 def decode_slot(data: bytes) -> tuple[int, str, float, bytes] | None:
-    """Number, incarnation, when it expires, and payload of a slot; `None` if it is empty, torn or damaged."""
+    """Read number, incarnation, when it expires, and payload of a slot; `None` if it is empty, torn or damaged."""
     try:
         checksum, length, number, expires_at, incarnation = _SLOT.unpack_from(data)
-    except StructError:
+    except struct.error:
         return None
     end = _SLOT.size + length
     if end > len(data) or not 0 < number <= LAST_NUMBER or crc32(memoryview(data)[_CRC.size : end]) != checksum:

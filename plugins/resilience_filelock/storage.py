@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from errno import EEXIST, EMFILE, ENFILE, ENOENT
+import sys
+from errno import EMFILE, ENFILE, ENOENT
 
 from resilience import (
     Capability,
-    ConfigurationError,
     Key,
     Snapshot,
     StorageConflict,
@@ -19,8 +19,7 @@ from resilience import (
     clock,
     hookimpl,
 )
-
-from resilience_filelock._errors import NOT_THERE, unavailable
+from resilience_filelock._errors import unavailable
 from resilience_filelock._file import (
     Mode,
     RecordFile,
@@ -28,41 +27,52 @@ from resilience_filelock._file import (
     make_file,
     new_incarnation,
     open_file,
-    sync_folder,
 )
+from resilience_filelock._folder import TEMPORARY, annotate, keep_copy, list_keys, sweep
 from resilience_filelock._fork import BIRTH, enrol
-from resilience_filelock._lock import Empty, Entry, Held, pauses
+from resilience_filelock._lock import Empty, Entry, Held, native, pauses
 from resilience_filelock._paths import SUFFIX, base_of, file_system_of, folder_of, is_network, prepare
 from resilience_filelock._record import MAX_PAYLOAD, RETIRED, Damaged, Newer, encode_file, layout_for
-from resilience_filelock._sweep import set_aside_name, sweep
+from resilience_filelock._system import sync_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
-    from typing import ClassVar, Final, Literal, Protocol
+    from typing import Final, Protocol
 
-    class Settings(Protocol):
+    class FilePlan(Protocol):
         """What the storage reads of its settings; `FileSettings` is the model."""
 
         @property
-        def durability(self) -> Literal["none", "fsync"]: ...
+        def durability(self) -> str:
+            """`none` or `fsync`."""
+            ...
+
         @property
-        def freshness(self) -> Literal["map", "read"]: ...
+        def freshness(self) -> str:
+            """`map` or `read`."""
+            ...
+
         @property
-        def allow_network_filesystem(self) -> bool: ...
+        def allow_network_filesystem(self) -> bool:
+            """Whether to go on where the folder is on a network file system."""
+            ...
 
 
 MOST_FILES: Final = 1000
 """Files that one storage keeps open at one time."""
+_TRIES: Final = 8
 _PATIENCE: Final = 0.005
 """Seconds that a retired file may stand at its path before a reader takes the lock to see whether its owner died."""
 
 
 class _Defaults:
-    durability: Final = "none"
-    freshness: Final = "map"
-    allow_network_filesystem: Final = False
+    """The defaults of `FileSettings`, for those who do without."""
+
+    durability: str = "none"
+    freshness: str = "map"
+    allow_network_filesystem: bool = False
 
 
 class _SettingsClass:
@@ -72,6 +82,16 @@ class _SettingsClass:
         from resilience_filelock._settings import FileSettings
 
         return FileSettings
+
+
+def most_files(*, mapped: bool) -> int:
+    """How many files one storage keeps open: `MOST_FILES`, or what a quarter of the descriptors allows."""
+    try:
+        limit = os.sysconf("SC_OPEN_MAX")
+    except (AttributeError, ValueError, OSError):  # pragma: no cover - not on Linux
+        limit = 512
+    each = 2 if mapped and sys.version_info < (3, 13) else 1
+    return min(MOST_FILES, max(16, limit // 4 // each)) if limit > 0 else MOST_FILES
 
 
 class FileStorage:
@@ -85,8 +105,8 @@ class FileStorage:
     Settings = _SettingsClass()
     capabilities: frozenset[Capability]
 
-    def __init__(self, url: str, settings: Settings | None = None) -> None:
-        chosen = _Defaults if settings is None else settings
+    def __init__(self, url: str, settings: FilePlan | None = None) -> None:
+        chosen: FilePlan = _Defaults() if settings is None else settings
         self.url = url
         self.folder = folder_of(url)
         self._durable = chosen.durability == "fsync"
@@ -102,10 +122,11 @@ class FileStorage:
                 Capability.DURABLE if self._durable else Capability.INLINE,
             ]
         )
+        self._most = most_files(mapped=self._mapped)
         enrol(self)
 
     def __repr__(self) -> str:
-        """The folder."""
+        """Show the folder."""
         return f"<FileStorage {self.folder!r}>"
 
     # -- load ----------------------------------------------------------------------------------------------------------
@@ -125,26 +146,45 @@ class FileStorage:
                     return snapshot
             except (OSError, ValueError):
                 pass  # the long way says what is wrong
-        return self._load(key, clock.monotonic() + timeout)
+        return self._load(key, timeout)
 
-    def _load(self, key: Key, deadline: float) -> Snapshot:
-        again = pauses(min(deadline, clock.monotonic() + _PATIENCE))
+    def _load(self, key: Key, timeout: float) -> Snapshot:
+        now = clock.monotonic()
+        # Also who does not wait gives another process the moment that it takes to replace a file.
+        deadline = now + max(timeout, _PATIENCE)
+        again = pauses(now + _PATIENCE)
         while True:
             entry = self._entry(key)
             try:
                 file = entry.locked or self._open(entry, fresh=True)
                 state = file.refresh(deadline)
-            except ValueError:
-                continue  # evicted or replaced between the two lines
+            except ValueError as error:
+                if isinstance(error.__cause__, OSError) or clock.monotonic() > deadline:
+                    raise self._unseen(error, entry) from error
+                continue
             except OSError as error:
                 raise unavailable(error, "cannot read", entry.path, key) from error
             except (Damaged, Newer) as fault:
                 raise self._named(fault, entry) from None
             if state is not None:
                 return state[2]
-            if not again():  # who retired it may have died before it was gone; with the lock that is seen and mended
-                with self.resilience_lock(key, max(0.0, deadline - clock.monotonic())):
-                    pass
+            if not again():
+                self._mend(key, deadline)
+
+    @staticmethod
+    def _unseen(error: ValueError, entry: Entry) -> StorageUnavailable:
+        """Say why a head cannot be looked at: the disk fails, or the file is let go of as soon as it is open."""
+        if isinstance(error.__cause__, OSError):
+            return unavailable(error.__cause__, "cannot read", entry.path, entry.key)
+        return StorageUnavailable(f"the file of {entry.key} was closed by another thread", key=entry.key)
+
+    def _mend(self, key: Key, deadline: float) -> None:
+        """See to a file that stays retired at its path: who has its lock knows that its owner died, and mends it."""
+        try:
+            with self.resilience_lock(key, max(0.0, deadline - clock.monotonic())):
+                pass
+        except StorageLockTimeout as error:
+            raise StorageUnavailable(f"somebody is replacing the file of {key} and does not end", key=key) from error
 
     # -- lock ----------------------------------------------------------------------------------------------------------
 
@@ -159,48 +199,51 @@ class FileStorage:
         except Empty:
             return self._wait(key, timeout)
         try:
-            if file.lock():
-                if not file.view[0] & RETIRED and file.fault is None and file is entry.file:
-                    entry.locked = file
-                    return held
-                file.unlock()
+            if (
+                native.lock(file.fd, blocking=False)
+                and not file.view[0] & RETIRED
+                and file.fault is None
+                and file is entry.file
+            ):
+                entry.locked = file
+                return held
         except (OSError, ValueError):
             pass  # the long way says what is wrong
         except BaseException:
-            file.unlock()
-            entry.tokens.put(held)
+            entry.give_back(held, file)
             raise
-        entry.tokens.put(held)
+        entry.give_back(held, file)
         return self._wait(key, timeout)
 
     def _wait(self, key: Key, timeout: float) -> Held:
         deadline = clock.monotonic() + timeout
         again = pauses(deadline)
-        entry = self._entry(key)
-        try:
-            held = entry.tokens.get(timeout > 0, timeout)
-        except Empty:
-            raise self._late(key, timeout, "another thread of this process") from None
-        file: RecordFile | None = None
-        try:
-            while True:
-                file = self._open(entry)
-                while not file.lock():
+        while True:
+            entry = self._entry(key)
+            try:
+                held = entry.tokens.get(timeout > 0, max(0.0, deadline - clock.monotonic()))
+            except Empty:
+                raise self._late(key, timeout, "another thread of this process") from None
+            file: RecordFile | None = None
+            try:
+                while self._entries.get(key) is entry:
+                    file = self._open(entry)
+                    while not file.lock():
+                        if not again():
+                            raise self._late(key, timeout, "another process")
+                    if self._settled(entry, file):
+                        entry.locked = file
+                        return held
+                    file.unlock()
                     if not again():
-                        raise self._late(key, timeout, "another process")
-                if self._settled(entry, file):
-                    entry.locked = file
-                    return held
-                file.unlock()
-                if not again():
-                    raise self._late(key, timeout, "somebody who keeps replacing the file")
-        except BaseException as error:
-            if file is not None:
-                file.unlock()
-            entry.tokens.put(held)
-            if isinstance(error, OSError):
+                        raise self._late(key, timeout, "somebody who replaces its file again and again")
+            except OSError as error:
+                entry.give_back(held, file)
                 raise unavailable(error, "cannot lock", entry.path, key) from error
-            raise
+            except BaseException:
+                entry.give_back(held, file)
+                raise
+            entry.give_back(held, file)  # evicted while it was waited for
 
     @staticmethod
     def _late(key: Key, timeout: float, who: str) -> StorageLockTimeout:
@@ -208,16 +251,18 @@ class FileStorage:
 
     @staticmethod
     def _settled(entry: Entry, file: RecordFile) -> bool:
-        """Whether the file that was just locked is the record, mended if who retired it died before it was gone."""
+        """Whether the file that was just locked is the record; mended if who retired it died before it was gone."""
         try:
             word = file.view[0]
-            if not file.in_place():
-                return False
-            if word & RETIRED:
-                file.mend()
-        except ValueError:
+        except ValueError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
             return False
-        return file is entry.file
+        if file is not entry.file or not file.in_place():
+            return False
+        if word & RETIRED:
+            file.mend()
+        return True
 
     # -- save ----------------------------------------------------------------------------------------------------------
 
@@ -240,18 +285,22 @@ class FileStorage:
                     f"{key} has version {snapshot.version}, not {expected}", key=key, current=snapshot
                 )
             if not file.linked():
-                raise StorageConflict(f"the file of {key} was deleted or replaced by somebody else", key=key)
+                raise self._vanished(key)
             if len(payload) > file.capacity:
                 return self._grow(entry, file, payload, expires_at)
             return file.commit(payload, expires_at)
         except ValueError as error:
-            raise StorageUnavailable(f"the storage of {key} was closed", key=key) from error
+            raise self._unseen(error, entry) from error
         except OSError as error:
             raise unavailable(error, "cannot write", entry.path, key) from error
         except Unsure as unsure:
             raise unavailable(unsure.args[0], "cannot tell whether it wrote", entry.path, key, unknown=True) from unsure
         except (Damaged, Newer) as fault:
             raise self._named(fault, entry) from None
+
+    @staticmethod
+    def _vanished(key: Key) -> StorageConflict:
+        return StorageConflict(f"the file of {key} was deleted or replaced by somebody else", key=key)
 
     @staticmethod
     def _current(file: RecordFile) -> Snapshot:
@@ -262,6 +311,8 @@ class FileStorage:
 
     def _grow(self, entry: Entry, file: RecordFile, payload: bytes, expires_at: float | None) -> Snapshot:
         """Commit a payload that no slot of the file takes: into a bigger file, put in its place."""
+        if not file.in_place():
+            raise self._vanished(entry.key)
         if len(payload) > MAX_PAYLOAD:
             raise StorageUnavailable(
                 f"the record of {entry.key} would have {len(payload)} bytes, {MAX_PAYLOAD} are allowed", key=entry.key
@@ -287,8 +338,7 @@ class FileStorage:
                     file.mend()
                     raise
             except BaseException:
-                with suppressed(OSError):
-                    os.unlink(temporary)
+                self._forget_temporary(temporary)
                 raise
             new.path = entry.path
             entry.file = entry.locked = new
@@ -305,7 +355,12 @@ class FileStorage:
     @hookimpl
     def resilience_keys(self) -> Iterable[Key]:
         """See `resilience.hookspecs`.  Files that are damaged beyond their key, or another user's, are passed over."""
-        return list_keys(self.folder)
+        try:
+            return list_keys(self.folder)
+        except OSError as error:
+            raise StorageUnavailable(
+                f"cannot list {self.folder!r}: {error.strerror or error}; make it readable for this user"
+            ) from error
 
     @hookimpl
     def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
@@ -314,11 +369,9 @@ class FileStorage:
         if not os.path.lexists(entry.path):
             return False
         with self.resilience_lock(key, timeout):
-            file = entry.locked
-            if file is None:
-                raise StorageUnavailable(f"the storage of {key} was closed", key=key)
+            entry, file = self._locked(key)
             try:
-                version = self._version_for_delete(file)
+                there, version = self._stored(file)
                 if expected is not None and version != expected:
                     raise StorageConflict(f"{key} has version {version}, not {expected}", key=key)
                 file.retire()
@@ -327,12 +380,203 @@ class FileStorage:
                 except OSError:
                     file.mend()
                     raise
+                entry.file = None
+                file.release()
                 if self._durable:
                     sync_folder(os.path.dirname(entry.path))
             except OSError as error:
                 raise unavailable(error, "cannot delete", entry.path, key) from error
+            except Unsure as unsure:
+                raise unavailable(unsure.args[0], "cannot delete", entry.path, key, unknown=True) from unsure
             except Newer as fault:
                 raise self._named(fault, entry) from None
-            entry.file = None
-            file.release()
-            return version is not None or file.fault is not None
+            return there
+
+    @staticmethod
+    def _stored(file: RecordFile) -> tuple[bool, Version | None]:
+        """Whether there is something in a locked file, and its version if it can be read."""
+        try:
+            state = file.refresh(clock.monotonic())
+        except Damaged:
+            return True, None
+        version = None if state is None else state[2].version
+        return version is not None, version
+
+    @hookimpl
+    def resilience_discard(self, key: Key, reason: str, timeout: float) -> None:
+        """See `resilience.hookspecs`.
+
+        The file stays beside the new one, as ``….damaged-<time>-<n>`` with `reason` at its end; at most eight of a key.
+        """
+        entry = self._entries.get(key)
+        if entry is None or entry.locked is None:
+            with self.resilience_lock(key, timeout):
+                return self.resilience_discard(key, reason, timeout)
+        entry, file = self._locked(key)
+        try:
+            if isinstance(file.fault, Newer):
+                raise self._named(file.fault, entry)
+            if not file.in_place():
+                raise StorageUnavailable(f"the file of {key} was deleted or replaced by somebody else", key=key)
+            kept = keep_copy(entry.path)
+            try:
+                self._succeed(entry, file, encode_file(key, layout_for(key)))
+            except BaseException:
+                self._forget_temporary(kept)
+                raise
+            annotate(entry.path, kept, reason)
+        except OSError as error:
+            raise unavailable(error, "cannot set aside", entry.path, key) from error
+        except Unsure as unsure:
+            raise unavailable(unsure.args[0], "cannot set aside", entry.path, key, unknown=True) from unsure
+        return None
+
+    def examine(self) -> list[tuple[str, bool, str, str]]:
+        """Look at everything the storage leans on, for ``resilience doctor``: (what, whether it is well, detail, fix).
+
+        Makes the folder if it is not there, and starts one short process of its own.
+        """
+        from resilience_filelock._doctor import examine
+
+        return examine(self.folder, mapped=self._mapped, network_allowed=self._network_allowed)
+
+    def close(self) -> None:
+        """Let go of all files.  Snapshots are no longer current; the next hook opens anew what it needs."""
+        with BIRTH:
+            entries, self._entries = self._entries, {}
+            for entry in entries.values():
+                file, entry.file = entry.file, None
+                if file is not None:
+                    file.release()
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    def _entry(self, key: Key) -> Entry:
+        entry = self._entries.get(key)
+        if entry is None:
+            with BIRTH:
+                entry = self._entries.get(key)
+                if entry is None:
+                    if len(self._entries) >= self._most:
+                        self._evict()
+                    entry = Entry(key, os.path.join(self.folder, base_of(key) + SUFFIX))
+                    self._entries[key] = entry
+        return entry
+
+    def _locked(self, key: Key) -> tuple[Entry, RecordFile]:
+        entry = self._entries.get(key)
+        file = None if entry is None else entry.locked
+        if entry is None or file is None:
+            raise StorageUnavailable(f"the storage of {key} was closed", key=key)
+        return entry, file
+
+    def _evict(self) -> None:
+        """Close the tenth of the files that was not used for the longest time, without those that are locked."""
+        by_use = sorted(self._entries.values(), key=lambda entry: entry.used)
+        for entry in by_use[: 1 + len(by_use) // 10]:
+            try:
+                held = entry.tokens.get(False)
+            except Empty:
+                continue
+            del self._entries[entry.key]
+            file, entry.file = entry.file, None
+            if file is not None:
+                file.release()
+            entry.tokens.put(held)
+
+    def _open(self, entry: Entry, *, fresh: bool = False) -> RecordFile:
+        """The file at an entry's path, opened or made if it is not the one that is open.
+
+        `fresh`: a file whose head cannot be trusted without opening it anew, as on a network, is opened anew.
+        """
+        with BIRTH:
+            file = entry.file
+            if file is not None:
+                if file.is_well(fresh=fresh) and file.in_place():
+                    return file
+                entry.file = None
+                if file is not entry.locked:
+                    file.release()
+            entry.file = file = self._find(entry)
+            entry.used = file.checked
+            return file
+
+    def _find(self, entry: Entry) -> RecordFile:
+        path = entry.path
+        for attempt in range(_TRIES):
+            mode = self._prepare(path)
+            try:
+                return open_file(path, entry.key, mode)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if attempt or error.errno not in (EMFILE, ENFILE):
+                    raise
+                self._evict()
+                continue
+            try:
+                return self._make(entry, mode)
+            except FileExistsError:
+                pass  # another process was faster
+            except FileNotFoundError:
+                self._trusted.clear()  # the folder was removed: made anew
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), path)
+
+    def _make(self, entry: Entry, mode: Mode) -> RecordFile:
+        path = entry.path
+        temporary = self._temporary(path)
+        file = make_file(temporary, encode_file(entry.key, layout_for(entry.key)), entry.key, mode)
+        try:
+            os.link(temporary, path)  # unlike a rename it never replaces
+        finally:
+            self._forget_temporary(temporary)
+        file.path = path
+        if mode.durable:
+            sync_folder(os.path.dirname(path))
+            sync_folder(self.folder)
+        sweep(os.path.dirname(path), int.from_bytes(os.urandom(4), "little"))
+        return file
+
+    @staticmethod
+    def _temporary(path: str) -> str:
+        return f"{path.removesuffix(SUFFIX)}.{new_incarnation()}{TEMPORARY}"
+
+    @staticmethod
+    def _forget_temporary(path: str) -> None:
+        try:
+            os.unlink(path)
+        except OSError:
+            pass  # swept later
+
+    def _prepare(self, path: str) -> Mode:
+        """Make sure, once, that the folders of a path are there and can be trusted; how files are treated in them."""
+        mode = self._mode
+        if mode is None or self.folder not in self._trusted:
+            prepare(self.folder)
+            file_system = file_system_of(self.folder)
+            network = is_network(file_system)
+            if network and not self._network_allowed:
+                raise StorageUnavailable(
+                    f"the state folder {self.folder!r} is on a network file system ({file_system}), where commits of "
+                    "other machines are not seen and locks may not exclude; choose a local folder with "
+                    "RESILIENCE_STORAGE=file:///…, or set RESILIENCE_FILE__ALLOW_NETWORK_FILESYSTEM=true"
+                )
+            mode = Mode(durable=self._durable, mapped=self._mapped and not network, told=not network)
+            self._mode = mode
+            self._trusted.add(self.folder)
+        folder = os.path.dirname(path)
+        if folder not in self._trusted:
+            prepare(folder)
+            self._trusted.add(folder)
+        return mode
+
+    @staticmethod
+    def _named(fault: Damaged | Newer, entry: Entry) -> StorageCorrupt | StorageIncompatible:
+        text = f"{entry.path!r}, the file of {entry.key}, {fault}"
+        if isinstance(fault, Newer):
+            return StorageIncompatible(f"{text}; update this installation or use another folder", key=entry.key)
+        return StorageCorrupt(text, key=entry.key)
+
+    def after_fork(self) -> None:
+        """Begin anew in a forked child; what it inherited is closed by itself."""
+        self._entries = {}

@@ -28,6 +28,7 @@ import sys
 import tempfile
 import traceback
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,7 +124,7 @@ class Page:
     def run(self) -> None:
         """Run all blocks; `SnippetError` names the first that does not do what the page shows."""
         found = list(blocks(self.path.read_text("utf-8")))
-        for block, following in zip(found, [*found[1:], None], strict=True):
+        for block, following in zip_longest(found, found[1:]):
             if block.mark == "file":
                 (self._home / block.value).write_text(block.code, "utf-8")
             elif block.mark:

@@ -70,6 +70,7 @@ RIGHT = {
     ),
     "a saved file, imported": ("<!-- file: saved.py -->\n\n'''python\nY = 5\n'''\n\n'''python\nimport saved\n'''", 1),
     "a reason": ("<!-- not-run: needs a network -->\n'''sh\ncurl x\n'''", 0),
+    "no block": ("text\n", 0),
     "no code": ("'''toml\na = 1\n'''\n'''text\nfree\n'''\n'''\nplain\n'''", 0),
     "a block in a list": ("* x\n\n  '''python\n  print(1)\n  '''\n\n  '''text\n  1\n  '''", 1),
     "a block in a block": ("~~~~markdown\n'''python\n1 / 0\n'''\n~~~~", 0),

@@ -1,0 +1,197 @@
+"""The parts of the documentation that are made from the code: settings, hooks, state machine.
+
+A Sphinx extension: when a build begins, it writes them to ``docs/_generated``, from where the pages include them.  The
+picture of the state machine is kept beside the pages, since the README shows it too::
+
+    python docs/_ext/generated.py       # draws it anew; the tests say when that is needed
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import picture
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from resilience import hookspecs
+from resilience.settings import CoreSettings
+from resilience_circuit_breaker import _state
+from resilience_circuit_breaker.policy import CircuitBreakerPolicy
+from resilience_filelock import FileStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+    from sphinx.application import Sphinx
+
+DOCS = Path(__file__).parents[1]
+PICTURE = DOCS / "_static" / "state-machine.svg"
+
+
+def write_all(folder: Path) -> None:
+    """Write every generated part into a folder."""
+    folder.mkdir(exist_ok=True)
+    for name, text in {
+        "settings-core.md": settings(CoreSettings),
+        "settings-file.md": settings(FileStorage.Settings, "FILE"),
+        "settings-circuit-breaker.md": settings(CircuitBreakerPolicy.settings_model(), "CIRCUIT_BREAKER"),
+        "hooks.md": hooks(),
+        "transitions.md": transitions(_state.TABLE),
+    }.items():
+        target = folder / name
+        if not target.exists() or target.read_text("utf-8") != text:
+            target.write_text(text, "utf-8")
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+def settings(model: type[BaseModel], *section: str) -> str:
+    """Make the table of a settings model: variable, default, bounds and meaning of each field."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        extra: Any = field.json_schema_extra or {}
+        in_code = extra.get("code_only") or "In code only" in (field.description or "")
+        variable = f"`{name}`, in code" if in_code else f"`RESILIENCE_{'__'.join([*section, name.upper()])}`"
+        text = " ".join((field.description or "").split())
+        bounds = _bounds(field)
+        rows.append(f"| {variable} | {_default(field)} | {_escaped(text)}{f' ({bounds})' if bounds else ''} |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(field: FieldInfo) -> str:
+    value: Any = field.default
+    if value is PydanticUndefined:
+        return "required"
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, SecretStr):
+        return "`…`"
+    if isinstance(value, tuple):
+        items = cast("tuple[Any, ...]", value)
+        return ", ".join(f"`{getattr(item, '__name__', item)}`" for item in items)
+    return (
+        f"`{value:g}`" if isinstance(value, float) else f"`{str(value).lower() if value in {True, False} else value}`"
+    )
+
+
+def _bounds(field: FieldInfo) -> str:
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    found = [
+        f"{word} {getattr(limit, name):.15g}"
+        for limit in field.metadata
+        for name, word in words.items()
+        if getattr(limit, name, None) is not None
+    ]
+    return ", ".join(found)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+# -- hooks -------------------------------------------------------------------------------------------------------------
+
+
+def specifications() -> list[Callable[..., Any]]:
+    """List the hook specifications, in the order of the module."""
+    found = [spec for spec in vars(hookspecs).values() if hasattr(spec, "resilience_spec")]
+    return sorted(found, key=lambda spec: spec.__code__.co_firstlineno)
+
+
+def signature(spec: Callable[..., Any]) -> str:
+    """Return the signature of a specification as it stands in the source, on one line."""
+    function = ast.parse(inspect.getsource(spec)).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    assert function.returns is not None
+    return f"def {function.name}({ast.unparse(function.args)}) -> {ast.unparse(function.returns)}"
+
+
+def hooks() -> str:
+    """Make the reference of all hooks: exact signature and docstring of each."""
+    parts: list[str] = []
+    for spec in specifications():
+        options = spec.resilience_spec  # type: ignore[attr-defined]  # pluggy's mark
+        mark = "@hookspec(firstresult=True)" if options["firstresult"] else "@hookspec"
+        parts += [
+            f"## {spec.__name__}",
+            f"<!-- not-run: a signature -->\n```python\n{mark}\n{_folded(signature(spec))}\n```",
+            _as_markdown(inspect.getdoc(spec) or ""),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _folded(line: str, width: int = 100) -> str:
+    """Put each argument of a long signature on a line of its own."""
+    if len(line) <= width:
+        return line
+    head, _, rest = line.partition("(")
+    arguments, _, returns = rest.rpartition(")")
+    lines = "".join(f"    {argument},\n" for argument in arguments.split(", "))
+    return f"{head}(\n{lines}){returns}"
+
+
+def _as_markdown(docstring: str) -> str:
+    """Turn our docstrings' fields into a list, and their literals into Markdown's."""
+    lines: list[str] = []
+    in_fields = listed = False
+    for line in docstring.replace("``", "`").splitlines():
+        if line.startswith(":"):
+            if not in_fields and lines and lines[-1]:
+                lines.append("")
+            in_fields, listed = True, False
+            name, _, meaning = line[1:].partition(":")
+            kind, _, argument = name.partition(" ")
+            label = {"param": f"`{argument}`", "raises": f"raises `{argument}`"}.get(kind, kind)
+            lines.append(f"- {label}: {meaning.strip()}")
+        elif in_fields and line.startswith("    "):
+            # A name on a line of its own is explained by the lines below it.
+            word = line.strip()
+            listed = listed or (word.startswith("`") and word.endswith("`") and " " not in word)
+            named = listed and not line.startswith(" " * 12)
+            lines.append(f"  - {word}:" if named else f"{'    ' if listed else '  '}{word}")
+        else:
+            in_fields, listed = in_fields and not line, False
+            lines.append(line)
+    return "\n".join(lines)
+
+
+# -- state machine -----------------------------------------------------------------------------------------------------
+
+
+def transitions(table: Iterable[tuple[str, str, Any, str, Any]]) -> str:
+    """Make the table of all rows of the state machine, in the order in which they are tried."""
+    rows = ["| in | event | if | to | what happens |", "|---|---|---|---|---|"]
+    for state, event, condition, target, action in table:
+        words = [name.__name__.replace("_", " ") for name in (condition, action)]
+        then = f"**{picture.title(target)}**" if target != state else picture.title(target)
+        rows.append(f"| {picture.title(state)} | {event.replace('_', ' ')} | {words[0]} | {then} | {words[1]} |")
+    return "\n".join(rows) + "\n"
+
+
+def drawing() -> str:
+    """Draw the state machine of the circuit breaker from its table."""
+    return picture.draw([(state, event, condition.__name__, to) for state, event, condition, to, _ in _state.TABLE])
+
+
+# -- Sphinx ------------------------------------------------------------------------------------------------------------
+
+
+def _write_all(app: Sphinx) -> None:
+    write_all(Path(app.srcdir) / "_generated")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("builder-inited", _write_all)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(drawing(), "utf-8")

@@ -1,0 +1,56 @@
+"""The calls to the operating system that differ between systems."""
+
+from __future__ import annotations
+
+import os
+import sys
+from errno import EIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+__all__ = ["OPEN_FLAGS", "pread", "pwrite", "sync", "sync_folder", "write_all"]
+
+OPEN_FLAGS: Final = (
+    os.O_RDWR
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a FIFO in the file's place must not hold us
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NOINHERIT", 0)
+)
+
+if sys.platform == "win32":  # pragma: no cover - tested on Linux only
+    from resilience_filelock._windows import pread, pwrite, sync
+elif sys.platform == "darwin":  # pragma: no cover - tested on Linux only
+    from fcntl import F_FULLFSYNC, fcntl
+    from os import pread, pwrite
+
+    def sync(descriptor: int) -> None:
+        """Bring what was written to the disk itself: `fsync` stops at the disk's cache there."""
+        fcntl(descriptor, F_FULLFSYNC)
+else:
+    from os import fdatasync as sync
+    from os import pread, pwrite
+
+
+def write_all(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data`, also where the system takes it piece by piece."""
+    while data:
+        written = pwrite(fd, data, offset)
+        if not written:
+            raise OSError(EIO, "nothing was written")
+        data = data[written:]
+        offset += written
+
+
+def sync_folder(path: str) -> None:
+    """Bring the names in a folder to the disk."""
+    if sys.platform != "win32":  # pragma: no branch - folders cannot be opened there
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,109 @@
+"""The command line: `resilience check payments`, `resilience run payments -- curl …`, `resilience status`.
+
+`catalogue` has the verbs, `parser` reads the words, a `Shell` is what a verb works with; here errors become messages
+and exit statuses.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from resilience.cli import statuses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resilience.cli.shell import Shell
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status; never raises, never prints a traceback.
+
+    :param argv: the words after the name of the program; those of the process if left out.
+    """
+    from resilience.cli.shell import Shell, Unwritable
+
+    shell = Shell(sys.stdout, sys.stderr)
+    try:
+        try:
+            with shell:
+                status = _serve(shell, list(sys.argv[1:] if argv is None else argv))
+            shell.tell()
+            shell.flush()
+        except SystemExit as leaving:
+            shell.flush()
+            return leaving.code if isinstance(leaving.code, int) else statuses.OK
+    except KeyboardInterrupt:
+        return statuses.SIGNALLED + 2  # SIGINT
+    except (Unwritable, BrokenPipeError) as error:
+        return _unwritable(shell, error.__cause__ or error)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a message, not a traceback
+        return _explained(shell, error)
+    return status
+
+
+def _serve(shell: Shell, words: list[str]) -> int:
+    from resilience.cli import catalogue
+    from resilience.cli.parser import UsageError, parse, shown
+
+    first = words[0] if words else "--help"
+    if first in {"-h", "--help"}:
+        from resilience.cli.help import overview
+
+        shell.write(overview())
+        return statuses.OK if words else statuses.USAGE
+    if first == "--version":
+        from resilience import __version__
+
+        shell.write(f"resilience {__version__}\n")
+        return statuses.OK
+    if first.startswith("-"):
+        raise UsageError(f"there is no option {shown(first)}; options stand after the verb")
+    verb = catalogue.find(first)
+    if verb is None:
+        from resilience.cli.help import unknown
+
+        raise unknown(first)
+    return verb.run(shell, parse(verb, words[1:]))
+
+
+def _explained(shell: Shell, error: Exception) -> int:
+    """Say what went wrong, and return the exit status that says it to programs."""
+    from resilience.cli.parser import UsageError
+    from resilience.errors import ConfigurationError, PluginError, PolicyRejected, StorageError
+
+    if isinstance(error, UsageError):
+        shell.say(str(error))
+        shell.say(f"try: resilience {error.verb} --help" if error.verb else "try: resilience --help")
+        return statuses.USAGE
+    if isinstance(error, StorageError):
+        shell.notes.clear()  # they say what the policy did meanwhile, but nothing was done
+    shell.tell()
+    if isinstance(error, PolicyRejected):
+        shell.say(str(error))
+        return statuses.REJECTED
+    if isinstance(error, ConfigurationError | PluginError):
+        shell.say(str(error))
+        return statuses.CONFIGURATION
+    if isinstance(error, StorageError):
+        shell.say(str(error))
+        return statuses.UNAVAILABLE
+    shell.say(f"a fault of this program: {type(error).__name__}: {error}")
+    return statuses.SOFTWARE
+
+
+def _unwritable(shell: Shell, cause: BaseException) -> int:
+    """End without another try: the interpreter would make one when it leaves, and print a traceback."""
+    import os
+
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass  # no file, so nothing is written at the end
+    if isinstance(cause, BrokenPipeError):
+        return statuses.SIGNALLED + 13  # SIGPIPE: whoever read has seen enough
+    shell.say(f"the output cannot be written: {cause}")
+    return statuses.CANNOT_WRITE

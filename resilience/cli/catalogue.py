@@ -1,0 +1,117 @@
+"""All verbs: those of the core, and those that installed policies bring."""
+
+from __future__ import annotations
+
+from resilience.cli.arguments import JSON, NAME, span
+from resilience.cli.verbs import Argument, Verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from importlib.metadata import EntryPoint
+
+    from resilience.cli.shell import Shell
+    from resilience.errors import PluginError
+
+DISTRIBUTION = "resilience-framework"
+"""Our own distribution: no other takes a verb away from its policies."""
+
+
+def _config(shell: Shell, arguments: Namespace) -> int:
+    from resilience.cli.config import run
+
+    return run(shell, arguments)
+
+
+def _plugins(shell: Shell, arguments: Namespace) -> int:
+    from resilience.cli.plugins import run
+
+    return run(shell, arguments)
+
+
+def _doctor(shell: Shell, arguments: Namespace) -> int:
+    from resilience.cli.doctor import run
+
+    return run(shell, arguments)
+
+
+def _demo(shell: Shell, arguments: Namespace) -> int:  # noqa: ARG001 - the demo draws on the terminal itself
+    from resilience.cli.demo import run
+
+    return run(arguments)
+
+
+CORE = (
+    Verb(
+        "config",
+        "Show each setting that is in force and where it comes from.",
+        _config,
+        Argument("NAME", help="also the settings of the guard of this name", convert=NAME.convert, nargs="?"),
+        JSON,
+    ),
+    Verb("plugins", "Show what is installed, whether it loads, and what is in use.", _plugins, JSON),
+    Verb("doctor", "Try whether the chosen storage does what it must.", _doctor, JSON),
+    Verb(
+        "demo",
+        "Watch worker processes share one breaker while their server fails and recovers.",
+        _demo,
+        Argument("--plain", help="print plain text", action="store_true"),
+        Argument(
+            "--seconds", help="how long it lasts, about (default: 12s)", convert=span, metavar="TIME", default=12.0
+        ),
+    ),
+)
+
+
+def find(name: str) -> Verb | None:
+    """Find a verb; `None` if nobody brings it.  Those of the core are found whatever is installed."""
+    for verb in CORE:
+        if verb.name == name:
+            return verb
+    for verb in of_policies()[0]:
+        if verb.name == name:
+            return verb
+    return None
+
+
+def of_policies() -> tuple[list[Verb], list[PluginError]]:
+    """Load the verbs of all installed policies, and say which policies do not load.
+
+    Where two have the same verb, the second one's is called ``kind.verb``.
+    """
+    from resilience import plugins
+    from resilience.errors import PluginError
+
+    taken = {verb.name for verb in CORE}
+    verbs: list[Verb] = []
+    broken: list[PluginError] = []
+    for kind, entry_point in sorted(plugins.installed(plugins.POLICY).items(), key=_ours_first):
+        try:
+            brought = _brought(entry_point)
+        except PluginError as error:
+            broken.append(error)
+            continue
+        for verb in brought:
+            unique = verb if verb.name not in taken else verb.named(f"{kind}.{verb.name}")
+            taken.add(unique.name)
+            verbs.append(unique)
+    return verbs, broken
+
+
+def _brought(entry_point: EntryPoint) -> list[Verb]:
+    from resilience import plugins
+    from resilience.errors import PluginError
+
+    policy = plugins.load(entry_point)
+    try:
+        return list(policy.verbs())
+    except Exception as error:
+        raise PluginError(
+            f"{plugins.origin(entry_point)} brings no verbs: {type(error).__name__}: {error}; repair or uninstall it"
+        ) from error
+
+
+def _ours_first(item: tuple[str, EntryPoint]) -> tuple[bool, str]:
+    kind, entry_point = item
+    distribution = entry_point.dist
+    return distribution is None or distribution.name != DISTRIBUTION, kind

@@ -1,0 +1,146 @@
+"""What a verb works with: the runtime, and the two streams that it may write to."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+
+from resilience.cli.output import LONGEST_CELL, escaped, json_text, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+    from typing import Self, TextIO
+
+    from resilience.runtime import Runtime
+
+
+class Unwritable(Exception):
+    """The output could not be written, because of an `OSError`, which is its cause."""
+
+
+class Shell:
+    """One run of the command line.
+
+    Entered, it catches what would otherwise reach the terminal in several lines: warnings, and what the framework
+    logs.  `notes` are told before a command is run, and at the end.
+    """
+
+    def __init__(self, out: TextIO | None, err: TextIO | None) -> None:
+        self._out = out
+        self._err = err
+        self._runtime: Runtime | None = None
+        self._stack = ExitStack()
+        self.notes: list[str] = []
+        """What happened on the side and a person should know."""
+
+    # -- the runtime -------------------------------------------------------------------------------------------------
+
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime of this run, made at the first use."""
+        if self._runtime is None:
+            from resilience.cli.notes import Notes, OneLine
+            from resilience.runtime import Runtime
+
+            self._runtime = runtime = Runtime(observers=[Notes(self.notes)])
+            self._stack.enter_context(runtime)
+            self._stack.enter_context(OneLine(self.notes))
+        return self._runtime
+
+    def __enter__(self) -> Self:
+        """Catch warnings."""
+
+        def note(message: Warning | str, *_: object, **__: object) -> None:
+            self.notes.append(str(message))
+
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("always", UserWarning)  # ours are none of the program's, so `-W error` is not meant
+        warnings.showwarning = note
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the runtime."""
+        self._stack.__exit__(kind, error, traceback)
+
+    # -- output ------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_colour(self) -> bool:
+        """Whether the output is a terminal that shows colours, and `NO_COLOR` does not forbid them."""
+        environ = self.runtime.environ
+        return (
+            self._out is not None
+            and self._out.isatty()
+            and not environ.get("NO_COLOR")
+            and environ.get("TERM", "") not in {"", "dumb"}
+        )
+
+    def write(self, text: str) -> None:
+        """Write to the standard output.
+
+        :raises Unwritable: that could not be done.
+        """
+        if self._out is not None:
+            try:
+                self._out.write(_encodable(text, self._out))
+            except OSError as error:
+                raise Unwritable from error
+
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, longest: int = LONGEST_CELL) -> None:
+        """Write a table whose cells have so many characters at most."""
+        self.write(table(titles, rows, colour=self.has_colour, longest=longest))
+
+    def json(self, value: object) -> None:
+        """Write JSON."""
+        self.write(json_text(value))
+
+    def flush(self) -> None:
+        """Let go of all that was written.
+
+        :raises Unwritable: that could not be done.
+        """
+        if self._out is not None:
+            try:
+                self._out.flush()
+            except OSError as error:
+                raise Unwritable from error
+
+    def say(self, text: str) -> None:
+        """Write one line to the standard error, or several if the text has several; if that fails, nobody can know."""
+        if self._err is None:
+            return
+        lines = "".join(f"resilience: {escaped(_without_secrets(line))}\n" for line in text.splitlines())
+        try:
+            self._err.write(_encodable(lines, self._err))
+            self._err.flush()
+        except (OSError, ValueError):
+            pass
+
+    def tell(self) -> None:
+        """Tell the notes."""
+        notes, self.notes[:] = list(self.notes), []
+        for note in notes:
+            self.say(f"warning: {' '.join(note.splitlines())}")
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """Replace what the stream's encoding has no character for."""
+    if text.isascii():
+        return text
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _without_secrets(line: str) -> str:
+    """Take the secrets out of a line that holds a URL: a plugin may have quoted its own in an error."""
+    before, mark, _ = line.partition("://")
+    if not mark:
+        return line
+    from resilience.redaction import redact
+
+    start = before.rfind(" ") + 1
+    return line[:start] + redact(line[start:])

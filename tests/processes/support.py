@@ -1,0 +1,183 @@
+"""Crowds of processes that do one thing at one instant, and what they need for it.
+
+Started processes import this file by the name `processes.support`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self
+
+from resilience import CircuitBreaker, Event, Runtime, Transition, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import BaseContext
+    from multiprocessing.process import BaseProcess
+    from pathlib import Path
+
+METHODS = [method for method in ("fork", "spawn", "forkserver") if method in multiprocessing.get_all_start_methods()]
+
+PATIENCE = 60.0
+"""Seconds that nothing here takes on a machine that works."""
+
+
+# --- crowds -----------------------------------------------------------------------------------------------------------
+
+
+class Crowd:
+    """Processes that wait for something to do, and then all do it at the same instant.
+
+    :param method: how they are started: fork, spawn or forkserver.
+    :param size: how many there are.
+    """
+
+    def __init__(self, method: str, size: int) -> None:
+        context: BaseContext = multiprocessing.get_context(method)
+        if method == "forkserver":
+            multiprocessing.set_forkserver_preload(["processes.support", "pydantic_settings"])
+        self.members: list[tuple[BaseProcess, Connection]] = []
+        self._context = context
+        for _ in range(size):
+            self.join_in()
+
+    def join_in(self) -> BaseProcess:
+        """Start one more."""
+        ours, theirs = multiprocessing.Pipe()
+        process = self._context.Process(target=_member, args=(theirs,), daemon=True)
+        with warnings.catch_warnings():
+            # 3.12 warns of a fork beside threads, such as the one of pytest's time-out: here it is what is tested.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        theirs.close()
+        self.members.append((process, ours))
+        return process
+
+    def run(self, function: Callable[..., Any], *arguments: Any, count: int | None = None) -> list[Any]:
+        """Let `count` of them (all, if left out) call a function at one instant; return what they return."""
+        return self.each([(function, *arguments)] * (len(self.members) if count is None else count))
+
+    def each(self, jobs: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Let each do its own job, a function and its arguments, at one instant."""
+        working = [pipe for (_, pipe), job in zip(self.members, jobs, strict=False) if pipe.send(job) is None]
+        for pipe in working:
+            assert _answer(pipe) == "ready"
+        at = time.monotonic() + 0.01
+        for pipe in working:
+            pipe.send(at)
+        return [_answer(pipe) for pipe in working]
+
+    def one(self, member: int, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Let one of them call a function, now."""
+        _, pipe = self.members[member]
+        self.begin(member, function, *arguments)
+        return _answer(pipe)
+
+    def begin(self, member: int, function: Callable[..., Any], *arguments: Any) -> None:
+        """Let one of them call a function, and do not wait for what it returns."""
+        _, pipe = self.members[member]
+        pipe.send((function, *arguments))
+        assert _answer(pipe) == "ready"
+        pipe.send(0.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _, pipe in self.members:
+            pipe.close()
+        for process, _ in self.members:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join(5)
+
+
+class Failed(AssertionError):
+    """What a process was told to do raised; the message has its traceback."""
+
+
+def _answer(pipe: Connection) -> Any:
+    assert pipe.poll(PATIENCE), "a process did not answer"
+    kind, answer = pipe.recv()
+    if kind == "raised":
+        raise Failed(answer)
+    return answer
+
+
+def _member(pipe: Connection) -> None:
+    for name in [name for name in os.environ if name.startswith("RESILIENCE_")]:
+        del os.environ[name]
+    while True:
+        try:
+            function, *arguments = pipe.recv()
+            pipe.send(("answer", "ready"))
+            at = pipe.recv()
+        except (EOFError, OSError):
+            return
+        time.sleep(max(0.0, at - time.monotonic()))
+        try:
+            answer = ("answer", function(*arguments))
+        except BaseException:  # noqa: BLE001 - told to who waits
+            answer = ("raised", traceback.format_exc())
+        pipe.send(answer)
+
+
+# --- what they do -----------------------------------------------------------------------------------------------------
+
+
+@cache
+def breaker(url: str, name: str = "shared", log: str | None = None, **settings: Any) -> CircuitBreaker:
+    """Return this process's breaker; `log` is a file that its transitions and events go to."""
+    observers = [] if log is None else [Appending(log)]
+    return CircuitBreaker(name, runtime=Runtime(storage=url, environ={}, observers=observers), **settings)
+
+
+class Appending:
+    """An observer that many processes write one file with; a line is written whole."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    @hookimpl
+    def resilience_transition(self, transition: Transition) -> None:
+        self._write(f"{transition.old}->{transition.new} {transition.epoch} {transition.version}")
+
+    @hookimpl
+    def resilience_event(self, event: Event) -> None:
+        self._write(f"event {event.name} {dict(event.data)}")
+
+    def _write(self, line: str) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(descriptor, f"{line}\n".encode())
+        os.close(descriptor)
+
+
+def lines(log: Path, beginning: str = "") -> list[str]:
+    """What was written to the file of `Appending`, as far as it begins so."""
+    return [line for line in log.read_text().splitlines() if line.startswith(beginning)] if log.exists() else []
+
+
+def number(version: str | None) -> int:
+    """The number in a version that a status shows."""
+    return 0 if version is None else int(version.partition("@")[0])
+
+
+def wait_until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Wait for something that another process brings about."""
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen in {patience} s"
+        time.sleep(0.001)
+
+
+def command(*arguments: str) -> list[str]:
+    """Return a command line of this interpreter, which warns as loudly as the tests do."""
+    return [sys.executable, *arguments]

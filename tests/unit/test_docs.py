@@ -1,0 +1,171 @@
+"""What the documentation says of the code and of the tests is so: pictures, links, commands, claims."""
+
+from __future__ import annotations
+
+import ast
+import re
+import runpy
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from resilience.settings import CoreSettings
+from resilience_circuit_breaker import _state
+from resilience_circuit_breaker.policy import CircuitBreakerPolicy
+from resilience_filelock import FileStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
+    if not any(part.startswith("_") for part in page.relative_to(ROOT).parts)
+)
+
+
+@pytest.fixture(scope="module")
+def generated() -> Iterator[dict[str, Any]]:
+    extension = str(DOCS / "_ext")
+    sys.path.insert(0, extension)
+    yield runpy.run_path(f"{extension}/generated.py")
+    sys.path.remove(extension)
+
+
+def test_picture_of_the_state_machine_is_the_table_s(generated: dict[str, Any]) -> None:
+    assert generated["PICTURE"].read_text("utf-8") == generated["drawing"](), "run python docs/_ext/generated.py"
+
+
+def test_picture_shows_every_state_and_change(generated: dict[str, Any]) -> None:
+    picture = generated["drawing"]()
+    for state, _, condition, to, _ in _state.TABLE:
+        if to not in {state, _state.AS_GIVEN}:
+            assert f">{state.upper()}</text>" in picture
+            assert f">{to.upper()}</text>" in picture
+            if condition.__name__ != "always":
+                assert condition.__name__.replace("_", " ") in picture
+
+
+def test_table_of_the_state_machine_has_every_row(generated: dict[str, Any]) -> None:
+    rows = generated["transitions"](_state.TABLE).splitlines()[2:]
+    assert len(rows) == len(_state.TABLE)
+    assert "| CLOSED | failure | reaches threshold | **OPEN** | trip |" in rows
+
+
+def models() -> dict[str, type[BaseModel]]:
+    return {
+        "core": CoreSettings,
+        "file": cast("type[BaseModel]", FileStorage.Settings),
+        "circuit-breaker": CircuitBreakerPolicy.settings_model(),
+    }
+
+
+@pytest.mark.parametrize("part", models())
+def test_every_setting_stands_in_the_reference(generated: dict[str, Any], part: str, tmp_path: Path) -> None:
+    section = "RESILIENCE_" if part == "core" else f"RESILIENCE_{part.upper().replace('-', '_')}__"
+    generated["write_all"](tmp_path / "parts")
+    table = (tmp_path / "parts" / f"settings-{part}.md").read_text("utf-8")
+    assert f"_generated/settings-{part}.md" in (DOCS / "configuration.md").read_text("utf-8")
+    for name, field in models()[part].model_fields.items():
+        assert f"`{section}{name.upper()}`" in table or f"`{name}`, in code" in table
+        assert field.description, f"{name} has no description"
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        text = re.sub(r"^ *(```+|~~~+).*?^ *\1", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not re.match(r"[a-z]+:", target):
+                yield page, target
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    found = list(links())
+    assert found
+    lost = [f"{page.name}: {link}" for page, link in found if not (page.parent / link.partition("#")[0]).exists()]
+    assert not lost
+
+
+CLAIM = re.compile(r"`(tests/[\w/]+\.py)::(\w+)(?:::(\w+))?`")
+
+
+def functions_of(path: Path) -> set[tuple[str, ...]]:
+    found: set[tuple[str, ...]] = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add((node.name,))
+        elif isinstance(node, ast.ClassDef):
+            found |= {(node.name, item.name) for item in node.body if isinstance(item, ast.FunctionDef)} | {
+                (node.name,)
+            }
+    return found
+
+
+def test_each_claim_names_a_test_that_there_is() -> None:
+    text = (DOCS / "trust.md").read_text("utf-8")
+    claims = [(file, tuple(name for name in names if name)) for file, *names in CLAIM.findall(text)]
+    assert claims
+    lost = [
+        "::".join((file, *names))
+        for file, names in claims
+        if not (ROOT / file).exists() or names not in functions_of(ROOT / file)
+    ]
+    assert not lost
+
+
+def test_no_claim_stands_without_a_test() -> None:
+    rows = [line for line in (DOCS / "trust.md").read_text("utf-8").splitlines() if line.startswith("| ")][1:]
+    assert rows
+    bare = [row for row in rows if not CLAIM.search(row) and not row.startswith("|---") and "claim |" not in row]
+    assert not bare
+
+
+def block_after(mark: str) -> str:
+    found: list[str] = re.findall(
+        rf"^<!-- {mark} -->\n```sh\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert len(found) == 1
+    return found[0].strip()
+
+
+def test_readme_has_two_commands_of_one_line() -> None:
+    for mark, end in (("demo-command", "resilience demo"), ("test-command", "tox")):
+        command = block_after(mark)
+        assert "\n" not in command
+        assert end in command
+
+
+def test_continuous_integration_runs_the_readme_s_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert "test-command" in script
+    assert "README.md" in script
+    assert "tox run" not in script, "it must not have a command of its own"
+
+
+def test_extra_of_the_demo_command_exists() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert re.findall(r"\.\[(\w+)\]", block_after("demo-command")) == list(project["optional-dependencies"])
+
+
+def test_dependencies_are_three() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    names = {re.split(r"[<>=~! ]", requirement)[0] for requirement in project["dependencies"]}
+    assert names == {"filelock", "pluggy", "pydantic-settings"}
+
+
+def test_every_interpreter_of_tox_stands_in_the_classifiers_and_in_ci() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    versions = {name.rpartition(" ")[2] for name in project["classifiers"] if re.search(r":: 3\.\d+$", name)}
+    factors = re.search(r"py3\{([\d,]+)\}", (ROOT / "tox.ini").read_text("utf-8"))
+    assert factors is not None
+    assert {f"3.{minor}" for minor in factors[1].split(",")} == versions
+    loop = re.search(r"for version in ([\d. ]+);", (ROOT / ".ci" / "run").read_text("utf-8"))
+    assert loop is not None
+    assert set(loop[1].split()) == versions
