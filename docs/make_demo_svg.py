@@ -1,6 +1,6 @@
-"""Makes the README's picture, ``docs/_static/demo.svg``: plays the real demo and draws how it ends.
+"""Makes the README's picture, ``docs/_static/demo.svg``: ``python docs/make_demo_svg.py``.
 
-    python docs/make_demo_svg.py
+It plays the real demo and draws how it ends.
 """
 
 from __future__ import annotations

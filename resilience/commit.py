@@ -71,7 +71,7 @@ def commit(
             try:
                 with lock:
                     is_done = yield from _under_the_lock(cell, (*owed, *events), done, clock, deadline, force=force)
-            except ResilienceError:
+            except (ResilienceError, ValueError):  # ValueError: of the policy, for a control that makes no sense
                 raise
             except Exception as error:
                 named = _named(error, cell.ports, "lock")

@@ -28,7 +28,6 @@ from resilience.storage import Capability, Snapshot
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    import weakref
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import TypeVar
 
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
     from resilience.storage import Key, Version
 
     T = TypeVar("T")
+
+_FAULTS = (StorageLockTimeout, StorageUnavailable, StorageIncompatible)
 
 LOCK_TIMEOUTS_OF_AN_OUTAGE = 2
 """So many lock time-outs of a key in a row count as `StorageUnavailable`."""
@@ -63,14 +64,13 @@ class Engine:
     :param max_staleness: seconds for which a snapshot is trusted that cannot tell whether it is current.
     """
 
-    __slots__ = ("_announcer", "_cells", "_clock", "_fuse", "_fuses", "_max_staleness", "_ports", "_timeout")
+    __slots__ = ("_announcer", "_clock", "_fuse", "_fuses", "_max_staleness", "_ports", "_timeout")
 
     def __init__(
         self,
         ports: Ports,
         announcer: Announcer,
         clock: Clock,
-        cells: weakref.WeakSet[Cell],
         *,
         timeout: float,
         max_staleness: float,
@@ -78,7 +78,6 @@ class Engine:
         self._ports = ports
         self._announcer = announcer
         self._clock = clock
-        self._cells = cells
         self._timeout = timeout
         self._max_staleness = max_staleness
         self._fuse = Fuse()
@@ -86,9 +85,7 @@ class Engine:
 
     def cell(self, key: Key, policy: Policy) -> Cell:
         """Make this process's view of a key, for one guard."""
-        cell = Cell(key, policy, self._ports, self, self._clock.wall)
-        self._cells.add(cell)
-        return cell
+        return Cell(key, policy, self._ports, self, self._clock.wall)
 
     # -- admission ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +127,7 @@ class Engine:
         if outage is None:
             try:
                 permit = yield from self._decide(cell, deadline, anonymous=anonymous, patient=patient, force=trying)
-            except (StorageLockTimeout, StorageUnavailable, StorageIncompatible) as error:
+            except _FAULTS as error:
                 if not patient and isinstance(error, StorageLockTimeout):
                     raise
                 outage = self._as_outage(cell, error)
@@ -206,9 +203,19 @@ class Engine:
         :param error: the class name of what failed.
         """
         at = self._clock.wall()
+        report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error)
         try:
-            drive(self._reporting(cell, Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error)))
-        except ResilienceError as failure:
+            if outcome == FAILURE and cell.origin is None and self._is_well(cell):
+                # The road of every failure: `_reporting` without what only an outage or a success needs.
+                try:
+                    self._commit_now(cell, (report,), force=False)
+                except _FAULTS as fault:
+                    drive(self._unsettled(cell, report, fault))
+                else:
+                    cell.shadow = None
+            else:
+                drive(self._reporting(cell, report))
+        except Exception as failure:  # noqa: BLE001 - the caller's own result or error survives whatever it is
             self._could_not_record(cell, failure)
 
     async def areport(
@@ -219,7 +226,7 @@ class Engine:
         report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error)
         try:
             await self._conduct(lambda patient: self._reporting(cell, report, patient=patient))
-        except ResilienceError as failure:
+        except Exception as failure:  # noqa: BLE001 - as in `report`
             self._could_not_record(cell, failure)
 
     def record(self, cell: Cell, outcome: Outcome, epoch: int | None, lease: str | None, error: str | None) -> None:
@@ -230,7 +237,7 @@ class Engine:
         at = self._clock.wall()
         self._obey(cell, Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error))
 
-    def _could_not_record(self, cell: Cell, failure: ResilienceError) -> None:
+    def _could_not_record(self, cell: Cell, failure: Exception) -> None:
         outage = failure if isinstance(failure, StorageError) else StorageUnavailable(str(failure), key=cell.key)
         self._blow(cell, outage)
 
@@ -245,21 +252,30 @@ class Engine:
             if report.token is not None or report.epoch != epoch:
                 return  # it belongs to a state that only the private copy was ever in
             cell = origin
-        outage, trying = (None, False) if self._is_well(cell) else self._outage(cell)
+        outage, trying = self._outage(cell)
         if outage is None:
             try:
                 yield from self._settle(cell, report, patient=patient, force=trying)
-            except (StorageLockTimeout, StorageUnavailable, StorageIncompatible) as error:
-                if not patient and isinstance(error, StorageLockTimeout):
+            except _FAULTS as fault:
+                if not patient and isinstance(fault, StorageLockTimeout):
                     raise
-                outage = self._as_outage(cell, error)
-                if outage is None:
-                    cell.owe(report)
-                    return
-                self._blow(cell, outage)
+                yield from self._unsettled(cell, report, fault)
             else:
                 self._mend(cell, trying)
-                return
+        else:
+            yield from self._meanwhile(cell, report, outage)
+
+    def _unsettled(self, cell: Cell, report: Report, fault: StorageError) -> Requests[None]:
+        """A report met a failure of the storage: owe it, or go on as in an outage."""
+        outage = self._as_outage(cell, fault)
+        if outage is None:
+            cell.owe(report)
+        else:
+            self._blow(cell, outage)
+            yield from self._meanwhile(cell, report, outage)
+
+    def _meanwhile(self, cell: Cell, report: Report, outage: StorageError) -> Requests[None]:
+        """Report in an outage."""
         if isinstance(outage.__cause__, StorageLockTimeout):
             cell.owe(report)  # nobody else can have counted it
         if cell.policy.on_store_error == "local":

@@ -193,7 +193,6 @@ class Runtime:
             ports,
             Announcer(observers, self._clock),
             self._clock,
-            self._cells,
             timeout=self.timeout,
             max_staleness=self.configuration.core.max_staleness,
         )
@@ -218,7 +217,10 @@ class Runtime:
 
     def bind(self, key: Key, policy: Policy) -> Cell:
         """Make the cell of a guard."""
-        return self.opened.engine.cell(key, policy)
+        cell = self.opened.engine.cell(key, policy)
+        with self._lock:
+            self._cells.add(cell)
+        return cell
 
     def keys(self) -> list[Key]:
         """List all keys that have a record, sorted.
@@ -246,14 +248,18 @@ class Runtime:
                 close()
 
     def _settle(self) -> None:
-        for cell in list(self._cells):
+        with self._lock:
+            cells = list(self._cells)
+        for cell in cells:
             if cell.engine is not None:
                 cell.engine.settle(cell)
 
     def _retire(self) -> None:
-        for cell in list(self._cells):
+        with self._lock:
+            cells = list(self._cells)
+            self._cells = weakref.WeakSet()
+        for cell in cells:
             cell.retire()
-        self._cells.clear()  # not another set: the engine holds this one
 
     def _after_fork_in_child(self) -> None:
         """Leave all that is open to the parent: it owns the descriptors, the permits and what is owed."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# The same examples in each run, so that a passing tree goes on passing; the time that one takes says more of the machine
-# than of the code.  `RESILIENCE_TEST_RANDOM=1` looks further.
+# The same examples in each run, so that a passing tree goes on passing; `RESILIENCE_TEST_RANDOM=1` looks further.  How
+# long one takes says more of the machine than of the code.
 settings.register_profile(
     "here",
     deadline=None,

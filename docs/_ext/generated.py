@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import picture
 from pydantic import SecretStr
@@ -73,8 +73,8 @@ def _default(field: FieldInfo) -> str:
         return "none"
     if isinstance(value, SecretStr):
         return "`…`"
-    if isinstance(value, tuple):
-        items = cast("tuple[Any, ...]", value)
+    if isinstance(field.default, tuple):
+        items: list[Any] = list(value)
         return ", ".join(f"`{getattr(item, '__name__', item)}`" for item in items)
     return (
         f"`{value:g}`" if isinstance(value, float) else f"`{str(value).lower() if value in {True, False} else value}`"

@@ -894,11 +894,7 @@ def _claimed(probes: Probes, event: Report) -> int | None:
     if event.epoch is not None:
         return None  # let in without a permit
     now = event.now
-    held = [
-        number
-        for number, (taken_at, expires_at, anonymous) in probes.permits.items()
-        if anonymous and (expires_at > now or taken_at > now)
-    ]
+    held = [number for number, (_, expires_at, anonymous) in probes.permits.items() if anonymous and expires_at > now]
     if held:
         return min(held)
     gone = [number for number, (_, _, anonymous) in probes.permits.items() if anonymous]

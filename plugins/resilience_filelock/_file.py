@@ -23,6 +23,8 @@ from resilience_filelock._record import (
     HEAD,
     HEAD_END,
     HEAD_OFFSET,
+    PLEA_END,
+    PLEA_OFFSET,
     MAX_HEADER,
     RETIRED,
     Damaged,
@@ -49,6 +51,8 @@ LOOK: Final = 1.0
 pack_head: Final = HEAD.pack
 _NO_HEAD: Final = RETIRED - 1
 """What a head is taken for that is not there; no version has it."""
+_PLEA: Final = b"\1\1\1\1"
+_NO_PLEA: Final = bytes(4)
 _NOTHING_READ: Final = -1
 """No head equals this."""
 _NO_MAPPING: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -144,6 +148,7 @@ class RecordFile:
         "last",
         "layout",
         "path",
+        "plea",
         "view",
     )
 
@@ -166,6 +171,7 @@ class RecordFile:
         self.layout = Layout(0, 0)
         self.fault = self._examine(status)
         self.capacity = self.layout.capacity
+        self.plea: memoryview[int] | None = None
         self.view: memoryview[int] | PolledHead = self._look(status)
         enrol(self)
 
@@ -216,7 +222,9 @@ class RecordFile:
             except OSError:
                 pass  # no memory for it, or a file system that cannot map
             else:
-                return memoryview(self._mapping)[HEAD_OFFSET:HEAD_END].cast("Q")
+                view = memoryview(self._mapping)
+                self.plea = view[PLEA_OFFSET:PLEA_END].cast("I")
+                return view[HEAD_OFFSET:HEAD_END].cast("Q")
         return PolledHead(self._descriptor)
 
     def in_place(self) -> bool:
@@ -358,12 +366,23 @@ class RecordFile:
         if self.fd >= 0:
             native.unlock(self.fd)
 
+    def plead(self, *, waiting: bool) -> None:
+        """Ask those who come anew to stand back for a moment, or take that back; where the file is not mapped, nobody.
+
+        Who has just given the lock back takes it again sooner than one who looks every millisecond; a process of many
+        threads would keep all others out.  It is no more than a wish: a stale one costs one short pause.
+        """
+        if self.plea is not None and bool(self.plea[0]) != waiting:
+            pwrite(self.fd, _PLEA if waiting else _NO_PLEA, PLEA_OFFSET)
+
     def release(self) -> None:
         """Let go of it: whoever still looks at the head learns that his snapshot is no longer current.
 
         The descriptor closes, and with it goes the lock, when the last thread that uses it is done.
         """
         self.view.release()
+        if self.plea is not None:
+            self.plea.release()
         mapping, self._mapping = self._mapping, None
         if mapping is not None:
             mapping.close()
@@ -384,7 +403,7 @@ def open_file(path: str, key: Key, mode: Mode) -> RecordFile:
     return RecordFile(Descriptor(os.open(path, OPEN_FLAGS)), path, key, mode)
 
 
-def make_file(path: str, image: bytes, key: Key, mode: Mode) -> RecordFile:
+def make_file(path: str, image: bytes, *, durable: bool) -> Descriptor:
     """Make a new file, all its bytes written: a commit never meets a full disk, a reader never half a file.
 
     :raises OSError: it is there already, or cannot be made; nothing is left of it.
@@ -392,9 +411,9 @@ def make_file(path: str, image: bytes, key: Key, mode: Mode) -> RecordFile:
     descriptor = Descriptor(os.open(path, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         write_all(descriptor.number, image, 0)
-        if mode.durable:
+        if durable:
             sync(descriptor.number)
-        return RecordFile(descriptor, path, key, mode)
     except BaseException:
         os.unlink(path)
         raise
+    return descriptor

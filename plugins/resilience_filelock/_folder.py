@@ -9,7 +9,6 @@ import os
 import stat
 
 from resilience import Key, clock
-from resilience_filelock._errors import NOT_THERE
 from resilience_filelock._lock import native
 from resilience_filelock._paths import SUFFIX
 from resilience_filelock._record import (
@@ -48,7 +47,7 @@ def list_keys(folder: str) -> list[Key]:
     keys: list[Key] = []
     try:
         kinds = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
-    except NOT_THERE:
+    except FileNotFoundError:
         return keys
     for kind in kinds:
         for name in sorted(os.listdir(kind)):

@@ -15,6 +15,8 @@ from weakref import ref
 
 from resilience import clock
 
+from resilience_filelock._fork import BIRTH
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +37,8 @@ class _Native:
     unlock: Callable[[int], None]
 
     def __getattr__(self, name: str) -> Any:
-        from filelock import lock_descriptor, unlock_descriptor
+        with BIRTH:  # a child forked by another thread in the middle of an import could never import it
+            from filelock import lock_descriptor, unlock_descriptor
 
         self.lock = lock_descriptor
         self.unlock = unlock_descriptor
@@ -71,6 +74,9 @@ class Entry:
                 native.unlock(file.fd)
         except OSError:
             self.drop(file)  # closing it unlocks it too
+        except BaseException:
+            native.unlock(file.fd)  # it struck before the lock was given back
+            raise
         finally:
             self.locked = None
             self.tokens.put(held)
@@ -123,6 +129,17 @@ class pauses:  # noqa: N801 - used like a function
     def __init__(self, deadline: float) -> None:
         self._deadline = deadline
         self._pause = SHORTEST_PAUSE
+
+    @property
+    def are_long(self) -> bool:
+        """Whether the longest pause is reached, after some 3 ms."""
+        return self._pause == LONGEST_PAUSE
+
+    def step_back(self) -> None:
+        """Let somebody else try who has waited for long: a pause in which he tries at least once."""
+        left = self._deadline - clock.monotonic()
+        if left > 0:
+            clock.sleep(min(1.5 * LONGEST_PAUSE, left))
 
     def __call__(self) -> bool:
         """Wait; false if the time is up and there was no waiting."""

@@ -4,6 +4,7 @@
 offset                what
 ====================  ================================================================================================
 0                     one byte for the lock (Windows locks a range; nothing is ever read or written here)
+4                     the plea, 4 bytes: not zero while somebody has waited long for the lock; means nothing to a commit
 8                     the head, 8 bytes, aligned: the number of the committed version, and with it the commit itself
 16                    ``resilience-state`` and the header: format, sizes, the key in full, a checksum
 `Layout.header`       slot 0: the versions with an even number
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from resilience import Key
 
+PLEA_OFFSET: Final = 4
+PLEA_END: Final = 8
 HEAD_OFFSET: Final = 8
 HEAD_END: Final = 16
 """A file shorter than this has no head that could be mapped."""

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["OPEN_FLAGS", "pread", "pwrite", "sync", "sync_folder", "write_all"]
+__all__ = ["OPEN_FLAGS", "pread", "publish", "pwrite", "sync", "sync_folder", "write_all"]
 
 OPEN_FLAGS: Final = (
     os.O_RDWR
@@ -23,9 +23,12 @@ OPEN_FLAGS: Final = (
 )
 
 if sys.platform == "win32":  # pragma: no cover - tested on Linux only
+    from os import rename as publish  # never replaces there
+
     from resilience_filelock._windows import pread, pwrite, sync
 elif sys.platform == "darwin":  # pragma: no cover - tested on Linux only
     from fcntl import F_FULLFSYNC, fcntl
+    from os import link as publish
     from os import pread, pwrite
 
     def sync(descriptor: int) -> None:
@@ -33,6 +36,7 @@ elif sys.platform == "darwin":  # pragma: no cover - tested on Linux only
         fcntl(descriptor, F_FULLFSYNC)
 else:
     from os import fdatasync as sync
+    from os import link as publish  # unlike a rename it never replaces
     from os import pread, pwrite
 
 

@@ -33,7 +33,7 @@ from resilience_filelock._fork import BIRTH, enrol
 from resilience_filelock._lock import Empty, Entry, Held, native, pauses
 from resilience_filelock._paths import SUFFIX, base_of, file_system_of, folder_of, is_network, prepare
 from resilience_filelock._record import MAX_PAYLOAD, RETIRED, Damaged, Newer, encode_file, layout_for
-from resilience_filelock._system import sync_folder
+from resilience_filelock._system import publish, sync_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -200,7 +200,8 @@ class FileStorage:
             return self._wait(key, timeout)
         try:
             if (
-                native.lock(file.fd, blocking=False)
+                (file.plea is None or not file.plea[0])
+                and native.lock(file.fd, blocking=False)
                 and not file.view[0] & RETIRED
                 and file.fault is None
                 and file is entry.file
@@ -228,9 +229,7 @@ class FileStorage:
             try:
                 while self._entries.get(key) is entry:
                     file = self._open(entry)
-                    while not file.lock():
-                        if not again():
-                            raise self._late(key, timeout, "another process")
+                    self._queue_for(file, again, key, timeout)
                     if self._settled(entry, file):
                         entry.locked = file
                         return held
@@ -244,6 +243,22 @@ class FileStorage:
                 entry.give_back(held, file)
                 raise
             entry.give_back(held, file)  # evicted while it was waited for
+
+    def _queue_for(self, file: RecordFile, again: pauses, key: Key, timeout: float) -> None:
+        """Get the lock between processes, behind those who have waited for long."""
+        try:
+            if file.plea is not None and file.plea[0]:
+                again.step_back()
+                file.plead(waiting=False)
+            while not file.lock():
+                if not again():
+                    raise self._late(key, timeout, "another process")
+                if again.are_long:
+                    file.plead(waiting=True)
+            if again.are_long:
+                file.plead(waiting=False)
+        except ValueError:
+            pass  # closed meanwhile: whoever looks whether it is settled sees that it is not
 
     @staticmethod
     def _late(key: Key, timeout: float, who: str) -> StorageLockTimeout:
@@ -328,8 +343,9 @@ class FileStorage:
         mode = self._prepare(entry.path)
         with BIRTH:
             temporary = self._temporary(entry.path)
-            new = make_file(temporary, image, entry.key, mode)
+            descriptor = make_file(temporary, image, durable=mode.durable)
             try:
+                new = RecordFile(descriptor, temporary, entry.key, mode)
                 new.lock()
                 file.retire()
                 try:
@@ -525,12 +541,12 @@ class FileStorage:
     def _make(self, entry: Entry, mode: Mode) -> RecordFile:
         path = entry.path
         temporary = self._temporary(path)
-        file = make_file(temporary, encode_file(entry.key, layout_for(entry.key)), entry.key, mode)
+        make_file(temporary, encode_file(entry.key, layout_for(entry.key)), durable=mode.durable)
         try:
-            os.link(temporary, path)  # unlike a rename it never replaces
+            publish(temporary, path)
         finally:
             self._forget_temporary(temporary)
-        file.path = path
+        file = open_file(path, entry.key, mode)
         if mode.durable:
             sync_folder(os.path.dirname(path))
             sync_folder(self.folder)

@@ -35,8 +35,8 @@ def exit_statuses(text: str) -> frozenset[int]:
     """
     found: set[int] = set()
     for item in text.split(","):
-        first, _, last = item.strip().partition("-")
-        numbers = (first, last or first)
+        first, dash, last = item.strip().partition("-")
+        numbers = (first, last if dash else first)
         if not all(number.isascii() and number.isdigit() and len(number) <= len("255") for number in numbers):
             raise ValueError(f"exit statuses are numbers from 0 to {_MOST_STATUS} and ranges, such as 0,3,10-12")
         least, most = map(int, numbers)

@@ -127,7 +127,13 @@ class HandlerRelay:
         if not from_terminal:
             self._started.send_signal(number)
         if number == getattr(signal, "SIGTSTP", None):
-            os.kill(os.getpid(), signal.SIGSTOP)  # so that the shell that started us sees the job stopped
+            self._stop()
+
+    def _stop(self) -> None:
+        """Stop as the command does, so that the shell which started us sees a stopped job; goes on when continued."""
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, handler)
 
 
 class WaitingRelay(HandlerRelay):
@@ -186,6 +192,12 @@ class WaitingRelay(HandlerRelay):
             self._note(info)  # what came together with the end of the command
         return status
 
+    def _stop(self) -> None:
+        """Stop as the command does."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
+        super()._stop()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
+
     def _note(self, info: signal.struct_siginfo) -> bool:
         if info.si_signo != signal.SIGCHLD:
             self.received.add(info.si_signo)
@@ -208,15 +220,10 @@ def _in_foreground() -> bool:
     if sys.platform == "win32":  # pragma: no cover - a console sends to all its processes
         return True
     try:
-        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        with open("/dev/tty", "rb", buffering=0) as terminal:  # noqa: PTH123 - `pathlib` takes longer to import
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
     except OSError:
         return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
 
 
 Relay: type[HandlerRelay] = WaitingRelay if hasattr(signal, "sigtimedwait") else HandlerRelay

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from processes.support import METHODS, Crowd, number
@@ -23,16 +22,7 @@ from resilience_circuit_breaker.session import (
     save_circuit,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 AGENT = "code reviewer/α"
-
-
-@pytest.fixture(scope="module", params=METHODS)
-def crowd(request: pytest.FixtureRequest) -> Iterator[Crowd]:
-    with Crowd(request.param, 20) as crowd:
-        yield crowd
 
 
 def expired() -> CircuitStatus:

@@ -17,6 +17,7 @@ from resilience.cli import demo, main
 from resilience.cli.demo.model import FAILING, HEALTHY, RECOVERING, SLOTS, WORKERS, Play, Script, summary
 from resilience.cli.demo.plain import Lines
 from resilience.cli.demo.screen import MOVES, Screen, conclusion, frame
+from resilience.cli.demo.stage import DemoFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -286,7 +287,7 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch)
 
     def failing(show: object, seconds: float) -> Play:
         handlers.extend(signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM))
-        raise demo.DemoFailed("enough")
+        raise DemoFailed("enough")
 
     monkeypatch.setattr(demo, "perform", failing)
     kept = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -74,10 +74,8 @@ def choose(*, plain: bool) -> Lines | Screen:
 @contextmanager
 def _ended_by_signals() -> Generator[None]:
     """Let the signals that end a program raise `_Ended`, once: what follows is tidying up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    # Other threads may handle none; and not every system has all of them.
+    names = ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     kept = {number: signal.getsignal(number) for number in numbers}
 

@@ -63,7 +63,9 @@ def frame(play: Play, *, ascii_only: bool) -> RenderableType:
         for move in play.moves[-MOVES:]
     ]
     # As many lines from the start, so that nothing jumps.
-    return Group(Padding(heading, (0, 1)), _table(play, ascii_only=ascii_only), *shown, *[Text()] * (MOVES - len(shown)))
+    return Group(
+        Padding(heading, (0, 1)), _table(play, ascii_only=ascii_only), *shown, *[Text()] * (MOVES - len(shown))
+    )
 
 
 def _table(play: Play, *, ascii_only: bool) -> Table:

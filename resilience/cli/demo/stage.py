@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from resilience.cli.demo.worker import Task
 
-READY_TIMEOUT = 30.0
+READY_TIMEOUT = 60.0
 """Seconds that the workers may take to start."""
 
 END_TIMEOUT = 3.0

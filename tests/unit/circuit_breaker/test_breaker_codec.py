@@ -14,7 +14,7 @@ from resilience import StorageIncompatible
 from resilience.policy import FAILURE, SUCCESS
 from resilience_circuit_breaker._codec import decode, encode
 from resilience_circuit_breaker._config import CircuitBreakerConfig
-from resilience_circuit_breaker._state import STATES, Probes, State
+from resilience_circuit_breaker._state import NO_PROBES, STATES, Probes, State
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
 STREAK: dict[str, Any] = {
@@ -72,9 +72,24 @@ def test_a_half_open_record_holds_what_it_says() -> None:
     assert json.loads(encode(_read(PROBING))) == PROBING
 
 
-def test_a_streak_without_a_time_is_kept() -> None:
-    written = b'{"schema":1,"state":"closed","epoch":0,"failures":2}'
-    assert encode(decode(written)) == written
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"failures": 2},
+        {"failures": 2, "last_failure": 5.0, "since": 4.0},
+        {"failures": 2, "last_failure": 5.0, "since": 4.0, "until": 6.0},
+        {"failures": 2, "last_failure": 5.0, "opened_at": 4.0},
+        {"failures": 2, "last_failure": 5.0, "reason": "r"},
+        {"failures": 2, "last_failure": 5.0, "reopenings": 1},
+        {"failures": 2, "last_failure": 5.0, "late_count": 1},
+        {"failures": 2, "last_failure": 5.0, "half_open_successes": 1},
+        {"failures": 2, "last_failure": 5.0, "unknown": 1},
+        {"last_failure": 5.0},
+    ],
+)
+def test_a_closed_record_keeps_what_is_unusual(fields: dict[str, object]) -> None:
+    record = {"schema": 1, "state": "closed", "epoch": 0, **fields}
+    assert json.loads(encode(_read(record))) == record
 
 
 def test_every_field_has_its_name() -> None:
@@ -170,7 +185,7 @@ def _states(draw: Any) -> State:
         draw(st.none() | _text),
         draw(_maybe_time),
         draw(_counts),
-        draw(st.sampled_from([Probes("aa"), probes])),
+        draw(st.sampled_from([Probes("aa") if state == "half_open" else NO_PROBES, probes])),
         draw(_counts),
         draw(_unknown),
         draw(_unknown),

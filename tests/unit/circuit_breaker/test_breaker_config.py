@@ -29,20 +29,28 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def _config(**settings: Any) -> CircuitBreakerConfig:
+    return CircuitBreakerConfig(**settings)
+
+
+def _settings(**settings: Any) -> CircuitBreakerSettings:
+    return CircuitBreakerSettings(**settings)
+
+
 def _fields(config: CircuitBreakerConfig) -> dict[str, object]:
     return {name: getattr(config, name) for name in DEFAULTS}
 
 
 def test_the_defaults_are_those_of_the_specification_both_ways() -> None:
-    assert _fields(CircuitBreakerConfig()) == DEFAULTS
-    assert _fields(CircuitBreakerSettings().config()) == DEFAULTS
+    assert _fields(_config()) == DEFAULTS
+    assert _fields(_settings().config()) == DEFAULTS
     assert set(CircuitBreakerSettings.model_fields) == set(DEFAULTS)
 
 
 def test_defaults_that_depend_on_reset_timeout() -> None:
-    config = CircuitBreakerSettings(reset_timeout="20m").config()
+    config = _settings(reset_timeout="20m").config()
     assert (config.reset_timeout, config.reset_timeout_max, config.permit_timeout) == (1200, 1200, 1200)
-    config = CircuitBreakerSettings(reset_timeout=5, permit_timeout="500ms", reset_timeout_max="1m").config()
+    config = _settings(reset_timeout=5, permit_timeout="500ms", reset_timeout_max="1m").config()
     assert (config.reset_timeout_max, config.permit_timeout) == (60, 0.5)
 
 
@@ -63,20 +71,20 @@ def test_bounds_are_allowed_and_nothing_beyond(name: str) -> None:
     other: dict[str, Any] = {"reset_timeout": 0} if name == "reset_timeout_max" else {}
     whole = isinstance(least, int)
     for value in (least, most):
-        assert getattr(CircuitBreakerConfig(**{name: value, **other}), name) == value
-        assert getattr(CircuitBreakerSettings(**{name: value, **other}).config(), name) == value
+        assert getattr(_config(**{name: value, **other}), name) == value
+        assert getattr(_settings(**{name: value, **other}).config(), name) == value
     step = 1 if whole else 1e-6
     beyond: list[Any] = [least - step, most + step * 1e6, float("nan"), float("inf"), -float("inf"), "x"]
     for value in [*beyond, 1.5 if whole else True]:
         with pytest.raises(ValueError, match=f"{name} is a (whole )?number from "):
-            CircuitBreakerConfig(**{name: value, **other})
+            _config(**{name: value, **other})
         if value is True and name in {"reset_timeout_backoff", "reset_timeout_jitter"}:
             continue  # pydantic reads it as a number
         with pytest.raises(ValidationError, match=name):
-            CircuitBreakerSettings(**{name: value, **other})
+            _settings(**{name: value, **other})
 
 
-@pytest.mark.parametrize("form", [CircuitBreakerConfig, CircuitBreakerSettings])
+@pytest.mark.parametrize("form", [_config, _settings])
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -110,10 +118,10 @@ def test_what_cannot_be_is_refused(form: Any, settings: dict[str, Any], message:
 
 
 def test_a_name_and_a_class_contradict_each_other_once_the_name_is_known() -> None:
-    settings = CircuitBreakerSettings(failure_on="builtins:ConnectionError", ignore=OSError)
+    settings = _settings(failure_on="builtins:ConnectionError", ignore=OSError)
     with pytest.raises(ValueError, match="which can never count"):
         settings.config({})
-    assert CircuitBreakerSettings(failure_on=OSError, ignore=(ConnectionError,)).config({}).ignore == (ConnectionError,)
+    assert _settings(failure_on=OSError, ignore=(ConnectionError,)).config({}).ignore == (ConnectionError,)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +139,8 @@ def test_a_name_and_a_class_contradict_each_other_once_the_name_is_known() -> No
     ],
 )
 def test_exceptions_are_classes_or_names(value: Any, classes: tuple[type, ...]) -> None:
-    assert CircuitBreakerSettings(failure_on=value).config({}).failure_on == classes
-    assert resolve("failure_on", CircuitBreakerConfig(failure_on=value).failure_on) == classes
+    assert _settings(failure_on=value).config({}).failure_on == classes
+    assert resolve("failure_on", _config(failure_on=value).failure_on) == classes
 
 
 @pytest.mark.parametrize(
@@ -146,7 +154,7 @@ def test_exceptions_are_classes_or_names(value: Any, classes: tuple[type, ...]) 
     ],
 )
 def test_a_name_that_means_nothing_is_refused_where_there_is_code(name: str, message: str) -> None:
-    settings = CircuitBreakerSettings(ignore=name)
+    settings = _settings(ignore=name)
     with pytest.raises(ValueError, match=message):
         settings.config({})
     assert settings.config().ignore == (name,)
@@ -172,11 +180,11 @@ def test_what_is_stored_of_the_settings_given_in_code() -> None:
         "ignore": ["json.decoder:JSONDecodeError"],
         "on_store_error": "deny",
     }
-    config = CircuitBreakerSettings(**given).config(given)
+    config = _settings(**given).config(given)
     assert config.given == stored
-    assert CircuitBreakerSettings().config().given is None
-    assert CircuitBreakerSettings().config({}).given == {}
-    again = CircuitBreakerSettings(**json.loads(json.dumps(stored)))
+    assert _settings().config().given is None
+    assert _settings().config({}).given == {}
+    again = _settings(**json.loads(json.dumps(stored)))
     assert again.config().failure_threshold == config.failure_threshold
     assert (again.reset_timeout, again.half_open_max_calls) == (120, None)
     assert portable({"reset_timeout": float("inf")}) == {}
@@ -184,4 +192,4 @@ def test_what_is_stored_of_the_settings_given_in_code() -> None:
 
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="window"):
-        CircuitBreakerSettings(window="count")  # type: ignore[call-arg]
+        _settings(window="count")

@@ -58,9 +58,10 @@ class World:
         self.reported: list[tuple[int, str | None]] = []
         self.draw = 0
 
-    def run(self, trace: list[Any]) -> None:
+    def run(self, trace: list[tuple[int, Any]]) -> None:
         for index, act in trace:
-            self.act(self.processes[index % len(self.processes)], act)
+            process: Driver = self.processes[index % len(self.processes)]
+            self.act(process, act)
 
     def act(self, process: Driver, act: tuple[Any, ...]) -> None:
         process.state, process.now = self.record.state, self.record.now

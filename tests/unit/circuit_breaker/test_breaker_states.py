@@ -532,6 +532,21 @@ def test_one_name_different_settings_state_permits_and_backoff_are_shared() -> N
     strict.let_in()
 
 
+def test_a_limit_that_was_lowered_is_kept_once_enough_permits_ran_out() -> None:
+    wide = Driver(half_open_max_calls=3, permit_timeout=30)
+    wide.probing()
+    for _ in range(2):
+        wide.now += 10
+        wide.let_in()
+    narrow = wide.other(half_open_max_calls=2, permit_timeout=30)
+    assert narrow.refused().until == wide.now + 20, "the first one running out is not enough"
+    assert narrow.status.retry_after == 20
+    narrow.now += 19
+    narrow.refused()
+    narrow.now += 1
+    narrow.let_in()
+
+
 def test_a_success_clears_the_shared_streak() -> None:
     breaker = Driver(failure_threshold=3)
     breaker.fail(2)

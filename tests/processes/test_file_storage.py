@@ -1,0 +1,648 @@
+"""The file storage with real processes: exclusion, kills, forks, signals, a full disk."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from resilience import Key, ResilienceError, StorageConflict, StorageLockTimeout, StorageUnavailable, clock
+from resilience_filelock import FileStorage, _file, _folder, _system, storage
+from resilience_filelock._lock import native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = Key("circuit_breaker", "payments")
+LONG = 60.0
+METHODS = ["fork", "spawn", "forkserver"]
+
+
+def alone(work: Callable[..., Any], *args: object) -> Any:
+    """Run a function in a fresh process of one thread, which may fork; what it raises is raised here."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *args).result(timeout=100)
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Run a function in a forked child, which then ends without any clearing up; its process id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def ended_well(child: int) -> None:
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def add_one(one: FileStorage, key: Key = KEY, padding: int = 0) -> int:
+    """Count in the record, under the lock; the number of the version and the count are the same."""
+    with one.resilience_lock(key, LONG):
+        snapshot = one.resilience_load(key, LONG)
+        count = json.loads(snapshot.payload)["count"] if snapshot.payload else 0
+        payload = json.dumps({"count": count + 1, "padding": "x" * padding}).encode()
+        version = one.resilience_save(key, payload, snapshot.version, None, LONG).version
+    assert version is not None
+    assert version.number == count + 1
+    return version.number
+
+
+# --- exclusion --------------------------------------------------------------------------------------------------------
+
+
+def count_in_step(url: str, start: Any, times: int) -> None:
+    one = FileStorage(url)
+    start.wait(LONG)
+    for _ in range(times):
+        add_one(one)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # pytest's own thread waits in `timeout`
+def test_processes_count_exactly(tmp_path: Path, method: str) -> None:
+    context: Any = multiprocessing.get_context(method)
+    processes, times = 6, 100
+    start = context.Barrier(processes)
+    url = f"file://{tmp_path}/state"
+    workers = [context.Process(target=count_in_step, args=(url, start, times)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(LONG)
+    assert [worker.exitcode for worker in workers] == [0] * processes
+    final = FileStorage(url).resilience_load(KEY, LONG)
+    assert final.version is not None
+    assert final.version.number == processes * times
+
+
+def meet_inside(url: str, start: Any, exclusive: bool) -> int:  # noqa: FBT001 - a parameter of a process
+    """Commit once, giving way between the check of the version and the write."""
+    if not exclusive:
+        native.lock, native.unlock = lambda fd, blocking: True, lambda fd: None
+    one = FileStorage(url)
+    one.resilience_load(KEY, LONG)
+    commit = _file.RecordFile.commit
+
+    def slow(*args: Any) -> Any:
+        if exclusive:
+            clock.sleep(0.02)
+        else:
+            start.wait(LONG)  # both are here: the second checked before the first wrote
+        return commit(*args)
+
+    _file.RecordFile.commit = slow  # type: ignore[method-assign]
+    start.wait(LONG)
+    try:
+        with one.resilience_lock(KEY, LONG):
+            one.resilience_save(KEY, b"one of two", None, None, LONG)
+    except StorageConflict:
+        return 0
+    return 1
+
+
+@pytest.mark.parametrize("exclusive", [True, False], ids=["lock", "no lock"])
+def test_two_first_saves_meet(tmp_path: Path, exclusive: bool) -> None:  # noqa: FBT001 - a parameter
+    """With the lock one of two wins; without it both do, which shows that this test would find a lock that is none."""
+    context: Any = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(2, context) as pool:
+        start = manager.Barrier(2)
+        url = f"file://{tmp_path}/state"
+        won = [pool.submit(meet_inside, url, start, exclusive) for _ in range(2)]
+        assert sum(future.result(LONG) for future in won) == (1 if exclusive else 2)
+
+
+def hold_until_told(url: str, pipe: Any) -> None:
+    one = FileStorage(url)
+    with one.resilience_lock(KEY, LONG):
+        version = one.resilience_load(KEY, LONG).version
+        pipe.send("held")
+        pipe.recv()
+        try:
+            one.resilience_save(KEY, b"from the holder", version, None, LONG)
+        except StorageConflict:
+            pipe.send("conflict")
+        else:
+            pipe.send("saved")
+
+
+def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    one = FileStorage(f"file://{tmp_path}/state")
+    holder = context.Process(target=hold_until_told, args=(one.url, there))
+    holder.start()
+    assert here.recv() == "held"
+    with pytest.raises(StorageLockTimeout, match="another process"):
+        one.resilience_lock(KEY, 0.01)
+    holder.kill()
+    with one.resilience_lock(KEY, LONG):
+        pass
+    holder.join(LONG)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_stopped_holder_lets_the_others_answer_in_time(tmp_path: Path, replaced: bool) -> None:  # noqa: FBT001 - a parameter
+    """Its late write goes through, unless somebody took the file away and committed to a new one."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    one = FileStorage(f"file://{tmp_path}/state")
+    add_one(one)
+    holder = context.Process(target=hold_until_told, args=(one.url, there))
+    holder.start()
+    assert here.recv() == "held"
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGSTOP)
+    try:
+        before = clock.monotonic()
+        with pytest.raises(StorageLockTimeout):
+            one.resilience_lock(KEY, 0.1)
+        assert clock.monotonic() - before < 2
+        assert one.resilience_load(KEY, 0.1).payload is not None
+        if replaced:
+            next((tmp_path / "state").glob("*/*.state")).unlink()
+            one.resilience_load(KEY, LONG)
+            add_one(one)
+            while clock.monotonic() - before < 1.1:  # it looks once a second
+                clock.sleep(0.05)
+    finally:
+        os.kill(holder.pid, signal.SIGCONT)
+    here.send("go on")
+    assert here.recv() == ("conflict" if replaced else "saved")
+    holder.join(LONG)
+    expected = b'{"count": 1, "padding": ""}' if replaced else b"from the holder"
+    assert one.resilience_load(KEY, LONG).payload == expected
+
+
+# --- kills ------------------------------------------------------------------------------------------------------------
+
+
+def write_until_killed(url: str, acknowledge: int, generator: random.Random) -> None:
+    one = FileStorage(url)
+    while True:
+        key = Key("circuit_breaker", f"number {generator.randrange(5)}")
+        padding = generator.choice([0, 10, 200, 200, 1000, 3000])
+        number = add_one(one, key, padding)
+        os.write(acknowledge, f"{key.name} {number}\n".encode())
+
+
+def kill_writers(folder: str, kills: int, seed: int) -> dict[str, int]:
+    """Kill one of three writers at a random moment, again and again; check what was acknowledged against the files."""
+    generator = random.Random(seed)
+    url = f"file://{folder}/state"
+    FileStorage(url).resilience_load(KEY, LONG)
+    native.lock  # noqa: B018 - imports filelock once, for all writers
+    reader, writer = os.pipe()
+    acknowledged: dict[str, list[int]] = {}
+    rest = b""
+
+    def collect() -> None:
+        nonlocal rest
+        while select.select([reader], [], [], 0)[0]:
+            *lines, rest = (rest + os.read(reader, 1 << 16)).split(b"\n")
+            for line in lines:
+                name, _, number = line.decode().rpartition(" ")
+                acknowledged.setdefault(name, []).append(int(number))
+
+    def start() -> int:
+        own = random.Random(generator.random())
+        return forked(lambda: write_until_killed(url, writer, own))
+
+    writers = [start() for _ in range(3)]
+    for turn in range(kills):
+        end = clock.monotonic() + generator.choice([0.0005, 0.002, 0.008]) * generator.random()
+        while clock.monotonic() < end:
+            collect()
+        victim = writers.pop(0)
+        os.kill(victim, signal.SIGKILL)
+        os.waitpid(victim, 0)
+        if turn < kills - 3:
+            writers.append(start())
+    for victim in writers:
+        os.kill(victim, signal.SIGKILL)
+        os.waitpid(victim, 0)
+    collect()
+    one = FileStorage(url)
+    lost = 0
+    for name, numbers in acknowledged.items():
+        snapshot = one.resilience_load(Key("circuit_breaker", name), LONG)
+        assert snapshot.version is not None
+        assert snapshot.payload is not None
+        assert json.loads(snapshot.payload)["count"] == snapshot.version.number
+        assert len(set(numbers)) == len(numbers), "a version was committed twice"
+        assert max(numbers) <= snapshot.version.number, "an acknowledged commit is gone"
+        lost += snapshot.version.number - len(numbers)
+    # A writer killed between its commit and its word has committed all the same: one at most for each kill.
+    assert 0 <= lost <= kills
+    files = [path.name for path in Path(folder).glob("state/*/*")]
+    assert not [name for name in files if ".damaged-" in name]
+    return {"commits": sum(map(len, acknowledged.values())), "files": len(files), "unsaid": lost}
+
+
+def test_killed_writers_lose_nothing_and_leave_nothing_damaged(tmp_path: Path) -> None:
+    assert alone(kill_writers, str(tmp_path), 40, 1)["commits"] > 40
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_thousand_kills(tmp_path: Path, seed: int) -> None:
+    found = alone(kill_writers, str(tmp_path), 250, seed)
+    assert found["commits"] > 250
+    assert found["files"] < 5 + 250
+
+
+# Each call to the operating system, by the name under which the storage finds it.
+CALLS: list[tuple[Any, str]] = [
+    *((_file, name) for name in ("pwrite", "pread", "sync", "write_all", "mmap")),
+    *((storage, name) for name in ("publish", "sync_folder", "sweep")),
+    (_folder, "pwrite"),
+    (_system, "pwrite"),
+    *((os, name) for name in ("open", "close", "mkdir", "link", "unlink", "replace", "fstat", "lstat")),
+    (native, "lock"),
+    (native, "unlock"),
+]
+
+
+def scenario(url: str, durable: bool, done: Callable[[str], None]) -> None:  # noqa: FBT001 - inner helper
+    """Birth, commits, growth, discard, deletion, birth again."""
+    one = FileStorage(url, plan(durable))
+    for padding in (0, 100, 100, 3000, 100, 9000):
+        add_one(one, padding=padding)
+        done("commit")
+    with one.resilience_lock(KEY, LONG):
+        one.resilience_discard(KEY, "test", LONG)
+    done("discard")
+    add_one(one)
+    done("commit")
+    one.resilience_delete(KEY, None, LONG)
+    done("delete")
+    add_one(one)
+    done("commit")
+
+
+def plan(durable: bool) -> Any:  # noqa: FBT001 - inner helper
+    return FileStorage.Settings(durability="fsync" if durable else "none")
+
+
+def after_each(steps: list[str]) -> int:
+    """The count that the record has after these steps."""
+    count = 0
+    for step in steps:
+        count = count + 1 if step == "commit" else 0
+    return count
+
+
+SCENARIO = ["commit"] * 6 + ["discard", "commit", "delete", "commit"]
+
+
+def kill_at_each_call(folder: str, durable: bool) -> int:  # noqa: FBT001 - a parameter of a process
+    """Kill a process before its first call to the operating system, its second, …; look at what it leaves each time."""
+    native.lock  # noqa: B018 - imports filelock, whose own calls are not counted
+    for nth in itertools.count(1):
+        url = f"file://{folder}/{nth}"
+        reader, writer = os.pipe()
+
+        def work(nth: int = nth, url: str = url, writer: int = writer) -> None:
+            calls = itertools.count(1)
+            for module, name in CALLS:
+                original = getattr(module, name)
+
+                def dying(*args: Any, original: Any = original, **kwargs: Any) -> Any:
+                    if next(calls) == nth:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return original(*args, **kwargs)
+
+                setattr(module, name, dying)
+            scenario(url, durable, lambda step: os.write(writer, f"{step}\n".encode()) and None)
+
+        child = forked(work)
+        _, status = os.waitpid(child, 0)
+        os.close(writer)
+        with os.fdopen(reader, encoding="ascii") as pipe:
+            said = pipe.read().split()
+        if status == 0:
+            assert said == SCENARIO
+            return nth
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        look_after_a_kill(url, durable, said)
+        shutil.rmtree(f"{folder}/{nth}", ignore_errors=True)
+    raise AssertionError  # pragma: no cover - the loop has no end
+
+
+def look_after_a_kill(url: str, durable: bool, said: list[str]) -> None:  # noqa: FBT001 - inner helper
+    one = FileStorage(url, plan(durable))
+    before = clock.monotonic()
+    snapshot = one.resilience_load(KEY, 2)
+    found = json.loads(snapshot.payload)["count"] if snapshot.payload else 0
+    # What was said is there; the step that was not said may be.
+    assert found in {after_each(said), after_each([*said, SCENARIO[len(said)]])}, said
+    assert (snapshot.version.number if snapshot.version else 0) == found
+    assert add_one(one) == found + 1
+    assert clock.monotonic() - before < 2
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["none", "fsync"])
+def test_a_kill_before_any_call_to_the_system_leaves_the_old_state_or_the_new(tmp_path: Path, durable: bool) -> None:  # noqa: FBT001 - a parameter
+    assert alone(kill_at_each_call, str(tmp_path), durable) > 100
+
+
+STRACE = shutil.which("strace")
+SCRIPT = """
+import sys
+from processes.test_file_storage import scenario
+scenario(sys.argv[1], False, lambda step: print(step, flush=True))
+"""
+
+
+def traced(inject: str, url: str) -> subprocess.CompletedProcess[str]:
+    assert STRACE is not None
+    command = [STRACE, "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64,link,rename,unlink,flock", "-e", inject]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.run(
+        [*command, sys.executable, "-c", SCRIPT, url],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+
+
+def strace_works() -> bool:
+    if STRACE is None:
+        return False
+    return subprocess.run([STRACE, "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not strace_works(), reason="strace is not here or may not trace")
+@pytest.mark.parametrize(
+    ("call", "nth"),
+    [("pwrite64", 1), ("pwrite64", 2), ("pwrite64", 3), ("pwrite64", 8), ("link", 1), ("rename", 1), ("unlink", 2)],
+)
+def test_a_kill_inside_a_system_call(tmp_path: Path, call: str, nth: int) -> None:
+    url = f"file://{tmp_path}/state"
+    run = traced(f"inject={call}:signal=KILL:when={nth}", url)
+    assert run.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}, run.stderr
+    look_after_a_kill(url, False, run.stdout.split())  # noqa: FBT003 - not durable
+
+
+@pytest.mark.skipif(not strace_works(), reason="strace is not here or may not trace")
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "ENOLCK", "EROFS"])
+@pytest.mark.parametrize(("call", "nth"), [("pwrite64", 2), ("pwrite64", 3), ("link", 1), ("rename", 1), ("flock", 3)])
+def test_an_error_of_the_system_is_said_and_harms_nothing(tmp_path: Path, error: str, call: str, nth: int) -> None:
+    url = f"file://{tmp_path}/state"
+    run = traced(f"inject={call}:error={error}:when={nth}", url)
+    if call == "flock":  # the lock's own error: at the first try for it, another way is tried, which goes well
+        assert run.returncode in {0, 1}
+    else:
+        assert run.returncode == 1
+        assert "resilience.errors.StorageUnavailable" in run.stderr.splitlines()[-1]
+    if run.returncode:
+        look_after_a_kill(url, False, run.stdout.split())  # noqa: FBT003 - not durable
+
+
+# --- fork -------------------------------------------------------------------------------------------------------------
+
+
+def fork_while_locked(folder: str, what: str) -> None:
+    one, two = FileStorage(f"file://{folder}/state"), FileStorage(f"file://{folder}/state")
+    add_one(one)
+    known = one.resilience_load(KEY, LONG)
+    held = one.resilience_lock(KEY, LONG)
+    held.__enter__()
+    if what == "uses":
+
+        def use() -> None:
+            assert known.is_current is not None
+            assert not known.is_current()
+            assert one.resilience_load(KEY, LONG).payload == known.payload
+            with pytest.raises(StorageLockTimeout):
+                one.resilience_lock(KEY, 0.01)
+            with pytest.raises(StorageLockTimeout):
+                one.resilience_save(KEY, b"without the lock", known.version, None, 0)
+
+        ended_well(forked(use))
+    elif what == "releases":
+        ended_well(forked(lambda: held.__exit__(None, None, None)))
+    else:
+        ended_well(forked(lambda: None))
+    with pytest.raises(StorageLockTimeout):
+        two.resilience_lock(KEY, 0.01)
+    one.resilience_save(KEY, b'{"count": 2}', known.version, None, LONG)
+    held.__exit__(None, None, None)
+    add_one(two)
+    ended_well(forked(lambda: add_one(one)))
+    assert add_one(one) == 5
+
+
+@pytest.mark.parametrize("what", ["exits", "uses", "releases"])
+def test_a_child_forked_with_the_lock_held_never_frees_it(tmp_path: Path, what: str) -> None:
+    alone(fork_while_locked, str(tmp_path), what)
+
+
+def child_outlives_parent(folder: str) -> None:
+    """A child that inherited the open file must not keep the lock of a parent that was killed."""
+    one = FileStorage(f"file://{folder}/state")
+    add_one(one)
+    reader, writer = os.pipe()
+
+    def parent() -> None:
+        with one.resilience_lock(KEY, LONG):
+            child = forked(lambda: signal.pause())
+            os.write(writer, b"%d\n" % child)
+            signal.pause()
+
+    middle = forked(parent)
+    child = int(os.read(reader, 20))
+    os.kill(middle, signal.SIGKILL)
+    os.waitpid(middle, 0)
+    try:
+        with one.resilience_lock(KEY, 5):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_does_not_keep_a_dead_parents_lock(tmp_path: Path) -> None:
+    alone(child_outlives_parent, str(tmp_path))
+
+
+def fork_among_threads(folder: str) -> None:
+    one = FileStorage(f"file://{folder}/state")
+    native.lock  # noqa: B018 - filelock's own fork hooks complain if a fork waits for its first import
+    stop = threading.Event()
+    keys = [Key("circuit_breaker", f"number {number}") for number in range(4)]
+
+    def busy(key: Key) -> None:
+        while not stop.is_set():
+            add_one(one, key)
+
+    threads = [threading.Thread(target=busy, args=(key,)) for key in keys for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            ended_well(forked(lambda: [add_one(one, key) for key in keys]))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(LONG)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_forked_while_threads_are_inside_is_whole(tmp_path: Path) -> None:
+    alone(fork_among_threads, str(tmp_path))
+
+
+# --- signals, disks ---------------------------------------------------------------------------------------------------
+
+
+class Struck(Exception):
+    """Raised by a signal handler, between any two instructions."""
+
+
+def strike(folder: str, times: int) -> int:
+    """Count while a timer strikes; in the end the lock is free, and what was counted is right."""
+    one, two = FileStorage(f"file://{folder}/state"), FileStorage(f"file://{folder}/state")
+    add_one(one)
+    generator = random.Random(5)
+
+    def handler(number: int, frame: object) -> None:
+        raise Struck
+
+    signal.signal(signal.SIGALRM, handler)
+    struck = 0
+    while struck < times:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, generator.random() * 2e-4 + 1e-6)
+            while True:
+                with one.resilience_lock(KEY, 5):
+                    snapshot = one.resilience_load(KEY, 5)
+                    count = json.loads(snapshot.payload or b"")["count"]
+                    one.resilience_save(KEY, b'{"count": %d}' % (count + 1), snapshot.version, None, 5)
+        except Struck:
+            struck += 1
+        with two.resilience_lock(KEY, 5):
+            pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert add_one(two) == add_one(one) - 1
+    return struck
+
+
+def test_an_exception_from_outside_leaves_no_lock_behind(tmp_path: Path) -> None:
+    assert alone(strike, str(tmp_path), 2000) == 2000
+
+
+def fill(folder: str) -> None:
+    one = FileStorage(f"file://{folder}/state")
+    add_one(one)
+    known = one.resilience_load(KEY, LONG)
+    filler = Path(folder, "filler").open("wb", buffering=0)  # noqa: SIM115 - the disk is full until it is deleted
+    with pytest.raises(OSError, match="No space"):
+        while True:
+            filler.write(bytes(4096))
+    add_one(one)  # its place was made with the file
+    with pytest.raises(StorageUnavailable, match="make room") as caught:
+        add_one(one, padding=5000)
+    assert caught.value.key is None
+    assert not caught.value.outcome_unknown
+    with pytest.raises(StorageUnavailable, match="make room"):
+        add_one(one, Key("circuit_breaker", "other"))
+    assert add_one(one) == 3
+    assert known.is_current is not None
+    assert not known.is_current()
+    os.unlink(filler.name)  # noqa: PTH108 - as opened
+    filler.close()
+    add_one(one, padding=5000)
+    add_one(one, Key("circuit_breaker", "other"))
+    assert not list(Path(folder).glob("state/*/*.new"))
+
+
+def in_own_mounts(command: list[str]) -> bool:
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return False
+    done = subprocess.run([unshare, "-m", *command], capture_output=True, check=False, timeout=LONG)
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(not in_own_mounts(["mount", "-t", "tmpfs", "none", "/mnt"]), reason="may not mount")
+@pytest.mark.parametrize("what", ["fill", "read_only"])
+def test_a_full_or_read_only_disk(tmp_path: Path, what: str) -> None:
+    script = f"mount -t tmpfs -o size=1m none {tmp_path} && exec {sys.executable} -c \"$1\""
+    code = f"from processes import test_file_storage as t; t.{what}({str(tmp_path)!r})"
+    paths = os.pathsep.join(path for path in sys.path if path)
+    run = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", code],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONG,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def read_only(folder: str) -> None:
+    one = FileStorage(f"file://{folder}/state")
+    add_one(one)
+    one.close()
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    for work in (lambda: one.resilience_load(KEY, LONG), lambda: add_one(one)):
+        with pytest.raises(StorageUnavailable, match="mount the file system writable") as caught:
+            work()
+        assert caught.value.key is None
+    assert not all(ok for _, ok, _, _ in one.examine())
+    subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
+    assert add_one(one) == 2
+
+
+def test_descriptors_that_run_out_are_said_and_come_back(tmp_path: Path) -> None:
+    alone(use_up_descriptors, str(tmp_path))
+
+
+def use_up_descriptors(folder: str) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    one = FileStorage(f"file://{folder}/state")
+    for number in range(40):
+        add_one(one, Key("circuit_breaker", f"number {number}"))
+    taken = []
+    try:
+        while True:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    for number in range(8):  # the least used make room
+        add_one(one, Key("circuit_breaker", f"more {number}"))
+    one.close()
+    try:
+        while True:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    with pytest.raises(ResilienceError, match="open files"):
+        add_one(one)
+    for descriptor in taken:
+        os.close(descriptor)
+    assert add_one(one) == 1

@@ -1,0 +1,76 @@
+"""What the tests of the command line hold: what a run came to, and plugins that do what a test wants of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from resilience import Event, StorageUnavailable, hookimpl
+from resilience.cli.verbs import Verb
+from resilience_memory import MemoryStorage
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from resilience import Key
+    from resilience.cli.shell import Shell
+
+
+class Done(NamedTuple):
+    """Exit status, standard output and standard error of one run."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Run(Protocol):
+    """Run the command line in this process."""
+
+    def __call__(self, *words: str) -> Done: ...
+
+
+class Install(Protocol):
+    """Let a plugin be found, besides ours and before them; `what` is the name of one below, or any value."""
+
+    def __call__(self, group: str, name: str, what: str) -> None: ...
+
+
+class BrokenObserver:
+    @hookimpl
+    def resilience_transition(self) -> None:
+        raise ZeroDivisionError("in the observer")
+
+    @hookimpl
+    def resilience_event(self, event: Event) -> None:
+        raise ZeroDivisionError("in the observer")
+
+
+class OtherPolicy:
+    """A policy of somebody else with verbs of its own, some of which are called like ours."""
+
+    @staticmethod
+    def verbs() -> list[Verb]:
+        def says(shell: Shell, _arguments: Namespace) -> int:
+            shell.write("the other one\n")
+            return 0
+
+        return [Verb(name, "Show.", says) for name in ("status", "other", "config")]
+
+
+class PolicyWithoutVerbs:
+    pass
+
+
+class UnlistedStorage(MemoryStorage):
+    """A storage that cannot list its keys, nor delete."""
+
+    resilience_keys = None  # type: ignore[assignment]
+    resilience_delete = None  # type: ignore[assignment]
+
+
+class SilentStorage(MemoryStorage):
+    """A storage that does not answer when it is asked for its keys."""
+
+    @hookimpl
+    def resilience_keys(self) -> list[Key]:
+        raise StorageUnavailable("no answer")

@@ -1,0 +1,275 @@
+"""The verbs of a circuit breaker."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from resilience import CircuitBreaker, Key, Runtime
+from resilience.cli import catalogue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unit.cli.command_line import Install, Run
+
+
+def shown(run: Run, name: str = "x") -> dict[str, Any]:
+    done = run("status", name, "--json")
+    assert (done.status, done.err) == (0, "")
+    (status,) = json.loads(done.out)
+    return dict(status)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OPEN is over as soon as it begins."""
+    monkeypatch.setenv("RESILIENCE_CIRCUIT_BREAKER__RESET_TIMEOUT", "0")
+
+
+def trip(run: Run) -> None:
+    for _ in range(3):
+        assert run("failure", "x") == (0, "", "")
+
+
+def test_the_verbs_that_the_docs_name_are_there() -> None:
+    verbs = [verb.name for verb in catalogue.of_policies()[0]]
+    assert verbs == ["check", "success", "failure", "run", "status", "open", "close", "disable", "reset"]
+
+
+# --- a call -----------------------------------------------------------------------------------------------------------
+
+
+def test_check_says_yes_in_silence(run: Run) -> None:
+    assert run("check", "x") == (0, "", "")
+
+
+def test_check_says_no_and_when_to_come_again(run: Run) -> None:
+    trip(run)
+    done = run("check", "x")
+    assert (done.status, done.out) == (75, "")
+    assert re.fullmatch(r"resilience: circuit breaker 'x' is open; try again in (60|59\.\d) s\n", done.err)
+
+
+def test_check_as_json(run: Run) -> None:
+    done = run("check", "x", "--json")
+    assert (done.status, json.loads(done.out), done.err) == (0, {"name": "x", "allowed": True, "token": None}, "")
+    run("failure", "x", "--error", "Timeout")
+    trip(run)
+    run("open", "x", "--reason", "work")
+    done = run("check", "x", "--json")
+    assert (done.status, done.err) == (75, "")
+    assert json.loads(done.out) == {
+        "name": "x",
+        "allowed": False,
+        "token": None,
+        "state": "forced_open",
+        "retry_after": None,
+        "last_error": None,
+        "reason": "work",
+    }
+
+
+def test_failures_open_and_tell_what_failed(run: Run) -> None:
+    run("failure", "x")
+    run("failure", "x")
+    assert (shown(run)["state"], shown(run)["failure_count"]) == ("closed", 2)
+    run("failure", "x", "--error", "TimeoutError")
+    status = shown(run)
+    assert (status["state"], status["failure_count"], status["last_error"]) == ("open", 3, "TimeoutError")
+
+
+def test_a_success_ends_a_streak(run: Run) -> None:
+    run("failure", "x")
+    assert run("success", "x") == (0, "", "")
+    assert shown(run)["failure_count"] == 0
+
+
+@pytest.mark.usefixtures("at_once")
+def test_check_takes_an_anonymous_permit_for_which_success_reports(run: Run) -> None:
+    trip(run)
+    for permits in range(1, 6):
+        assert run("check", "x") == (0, "", "")
+        assert shown(run)["permits_in_use"] == permits
+    assert run("check", "x").status == 75
+    run("success", "x")
+    assert (shown(run)["permits_in_use"], shown(run)["half_open_successes"]) == (4, 1)
+    run("success", "x")
+    assert shown(run)["state"] == "closed"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_token_names_the_permit(run: Run) -> None:
+    trip(run)
+    first = run("check", "x", "--token")
+    assert re.fullmatch(r"[0-9]+\.[0-9a-f]+-[0-9]+\n", first.out)
+    second = json.loads(run("check", "x", "--token", "--json").out)
+    assert second["allowed"] is True
+    run("success", "x", "--token", first.out.strip())
+    assert shown(run)["half_open_successes"] == 1
+    run("success", "x", "--token", first.out.strip())  # used up
+    assert (shown(run)["state"], shown(run)["late_count"]) == ("half_open", 1)
+    run("failure", "x", "--token", second["token"], "--error", "ValueError")
+    assert (shown(run)["state"], shown(run)["last_error"]) == ("open", "ValueError")
+
+
+def test_a_token_of_a_state_that_is_over_counts_nothing(run: Run) -> None:
+    token = run("check", "x", "--token").out.strip()
+    run("reset", "x")
+    run("failure", "x", "--token", token)
+    assert (shown(run)["failure_count"], shown(run)["late_count"]) == (0, 1)
+
+
+def test_what_the_code_set_binds_the_shell(run: Run) -> None:
+    with Runtime():
+        CircuitBreaker("x", failure_threshold=2, reset_timeout=7).record_failure()
+    run("failure", "x")
+    status = shown(run)
+    assert (status["state"], status["failure_count"]) == ("open", 2)
+    assert 6 < status["retry_after"] <= 7
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
+
+
+def test_open_for_some_time_with_a_reason(run: Run) -> None:
+    assert run("open", "x", "--for", "10m", "--reason", "work on the gateway") == (0, "", "")
+    status = shown(run)
+    assert (status["state"], status["reason"]) == ("forced_open", "work on the gateway")
+    assert 599 < status["retry_after"] <= 600
+
+
+def test_open_until_it_is_taken_back(run: Run) -> None:
+    run("open", "x")
+    assert (shown(run)["state"], shown(run)["retry_after"]) == ("forced_open", None)
+    assert run("close", "x", "--reason", "done") == (0, "", "")
+    assert (shown(run)["state"], shown(run)["reason"]) == ("closed", "done")
+
+
+def test_disable(run: Run) -> None:
+    assert run("disable", "x", "--for", "2h") == (0, "", "")
+    trip(run)
+    assert (shown(run)["state"], shown(run)["failure_count"]) == ("disabled", 0)
+    assert run("check", "x").status == 0
+
+
+def test_reset_forgets_the_count_and_close_does_not(run: Run) -> None:
+    run("failure", "x")
+    run("close", "x")
+    assert shown(run)["failure_count"] == 1
+    assert run("reset", "x", "--reason", "new gateway") == (0, "", "")
+    assert (shown(run)["failure_count"], shown(run)["reason"]) == (0, "new gateway")
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def table(run: Run, *names: str) -> list[list[str]]:
+    done = run("status", *names)
+    assert done.err == ""
+    return [re.split(r" {2,}", line) for line in done.out.splitlines()]
+
+
+def test_status_when_there_is_nothing(run: Run) -> None:
+    assert run("status") == (0, "there are no circuit breakers yet\n", "")
+    assert run("status", "--json") == (0, "[]\n", "")
+
+
+def test_status_of_all(run: Run) -> None:
+    run("failure", "b", "--error", "Timeout")
+    run("open", "c", "--for", "90s", "--reason", "work")
+    with Runtime() as runtime:  # a record of another kind is none of ours
+        ports = runtime.opened.ports
+        with ports.lock(Key("other", "o"), 1):
+            ports.save(Key("other", "o"), b"{}", None, None, 1)
+    titles, b, c = table(run)
+    assert titles == ["NAME", "STATE", "FAILURES", "RETRY AFTER", "LAST FAILURE", "LAST ERROR", "NOTE"]
+    assert b[:3] == ["b", "closed", "1"]
+    assert re.fullmatch(r"[0-9.]+ s ago", b[3])
+    assert b[4] == "Timeout"
+    assert c[:3] == ["c", "forced open", "0"]
+    assert c[3] in {"90 s", "89 s"}
+    assert c[4] == "work"
+
+
+def test_status_of_one_that_nobody_knows(run: Run) -> None:
+    assert table(run, "nobody") == [["NAME", "STATE", "FAILURES", "NOTE"], ["nobody", "closed", "0", "no record"]]
+    assert shown(run, "nobody")["version"] is None
+    assert run("status").out == "there are no circuit breakers yet\n"
+
+
+def test_status_shows_names_in_the_order_given_each_once(run: Run) -> None:
+    assert [row[0] for row in table(run, "b", "a", "b")] == ["NAME", "b", "a"]
+
+
+def test_options_may_stand_between_names(run: Run) -> None:
+    assert [status["name"] for status in json.loads(run("status", "b", "--json", "a").out)] == ["b", "a"]
+
+
+def test_a_name_may_begin_with_a_dash(run: Run) -> None:
+    assert run("failure", "--error", "E", "--", "-x") == (0, "", "")
+    assert table(run, "--", "-x")[1][:3] == ["-x", "closed", "1"]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_status_of_one_whose_time_is_up_changes_nothing(run: Run) -> None:
+    trip(run)
+    first = shown(run)
+    assert (first["state"], first["retry_after"]) == ("open", 0)
+    assert table(run)[1][1:4] == ["open", "3", "now"]
+    assert shown(run)["version"] == first["version"]
+
+
+def test_status_escapes_what_others_wrote(run: Run) -> None:
+    run("failure", "x", "--error", "\x1b[31mred\n" + "e" * 100)
+    run("open", "y", "--reason", "line\nline\u202e")
+    out = run("status").out
+    assert r"\x1b[31mred\neeee" in out
+    assert "…" in out
+    assert r"line\nline\u202e" in out
+    assert all(line.isprintable() for line in out.splitlines())
+    assert shown(run, "y")["reason"] == "line\nline\u202e"
+
+
+def test_forced_open_without_an_end_cannot_say_when(run: Run) -> None:
+    run("open", "x")
+    assert table(run)[1] == ["x", "forced open", "0", "unknown"]
+
+
+def test_a_record_that_cannot_be_read_does_not_hide_the_others(run: Run, tmp_path: Path) -> None:
+    run("failure", "good")
+    run("failure", "bad")
+    (record,) = (tmp_path / "state-home" / "resilience" / "circuit_breaker").glob("bad-*")
+    content = bytearray(record.read_bytes())
+    content[content.index(b'"state"') : content.index(b'"state"') + 7] = b"#######"
+    record.write_bytes(content)
+    done = run("status", "bad", "good")
+    assert done.status == 69
+    (line,) = done.err.splitlines()
+    assert line.startswith("resilience: ")
+    assert "bad" in line
+    _, bad, good = (re.split(r" {2,}", line) for line in done.out.splitlines())
+    assert bad == ["bad", "cannot be read", "0"]
+    assert good[:3] == ["good", "closed", "1"]
+    states = {status["name"]: status["degraded"] for status in json.loads(run("status", "bad", "good", "--json").out)}
+    assert states == {"bad": True, "good": False}
+
+
+def test_a_storage_that_cannot_list_says_so(run: Run, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("resilience.storage", "unlisted", "UnlistedStorage")
+    monkeypatch.setenv("RESILIENCE_STORAGE", "unlisted:")
+    done = run("status")
+    assert (done.status, done.out) == (69, "")
+    assert done.err == "resilience: storage unlisted cannot list its keys; name the ones you want\n"
+    assert run("status", "x").status == 0
+
+
+def test_a_storage_that_does_not_answer_when_asked_for_keys(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("resilience.storage", "silent", "SilentStorage")
+    monkeypatch.setenv("RESILIENCE_STORAGE", "silent:")
+    assert run("status") == (69, "", "resilience: no answer\n")
