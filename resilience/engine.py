@@ -29,12 +29,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from resilience.announce import Announcer
     from resilience.clock import Clock
     from resilience.commit import Committed, Requests
-    from resilience.policy import Outcome, Policy, PolicyEvent, State, Step
+    from resilience.policy import Outcome, Policy, PolicyEvent, Step
     from resilience.ports import Ports
     from resilience.storage import Key, Version
 
@@ -51,7 +51,7 @@ class Reading:
 
     __slots__ = ("degraded", "state", "version")
 
-    def __init__(self, state: State, version: Version | None, degraded: StorageError | None) -> None:
+    def __init__(self, state: Any, version: Version | None, degraded: StorageError | None) -> None:
         self.state = state
         self.version = version
         self.degraded = degraded

@@ -11,7 +11,7 @@ from resilience.storage import Snapshot, Version, Word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from resilience.storage import Key
 
@@ -54,7 +54,7 @@ class PrivateRecord:
         return saved
 
     @contextmanager
-    def _hold(self, key: Key, timeout: float) -> Iterator[None]:
+    def _hold(self, key: Key, timeout: float) -> Generator[None]:
         if not self._lock.acquire(timeout=timeout):
             raise StorageLockTimeout(f"{key}: another thread holds the private copy", key=key)
         try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
-    from resilience.policy import Outcome, PolicyType
+    from resilience.policy import Outcome, Policy
     from resilience.runtime import Runtime
 
     P = ParamSpec("P")
@@ -42,7 +42,7 @@ class Guard:
 
     __slots__ = ("__weakref__", "_cell", "_given", "_key", "_runtime")
 
-    policy_type: ClassVar[PolicyType]
+    policy_type: ClassVar[type[Policy]]
     """The policy class; a subclass sets it."""
 
     def __init__(self, name: str, given: Mapping[str, Any] | None, runtime: Runtime | None = None) -> None:
@@ -148,7 +148,7 @@ class Guard:
         A generator is admitted at its first step and judged when it ends or fails; closed early it is neutral.
         """
         if isinstance(function, (staticmethod, classmethod)):
-            return type(function)(self(function.__func__))  # type: ignore[return-value]
+            return _method(self, function)  # type: ignore[no-any-return]
         if isinstance(function, type) or not callable(function):
             raise TypeError(f"{self!r} decorates functions; {function!r:.80} is none")
         import inspect
@@ -211,6 +211,10 @@ class Guard:
             await permit.areport(*_judged_error(permit, error))
         elif not permit.is_quiet():
             await permit.areport(SUCCESS, None)
+
+
+def _method(guard: Guard, method: Any) -> Any:
+    return type(method)(guard(method.__func__))
 
 
 def _remade(kind: type[Guard], name: str, given: dict[str, Any] | None) -> Guard:

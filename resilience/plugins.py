@@ -18,7 +18,7 @@ from resilience.errors import ConfigurationError, PluginError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint, EntryPoints
+    from importlib.metadata import EntryPoint
     from typing import Any
 
 STORAGE = "resilience.storage"
@@ -31,7 +31,7 @@ class PluginWarning(UserWarning):
 
 
 @lru_cache(maxsize=4)
-def _entry_points(path: tuple[str, ...]) -> EntryPoints:  # noqa: ARG001 - what `entry_points` looks through
+def _entry_points(path: tuple[str, ...]) -> Any:  # noqa: ARG001 - what `entry_points` looks through
     """Read the entry points of all that is installed, which takes some 20 ms, once for a `sys.path`."""
     return entry_points()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Literal, Protocol
+    from typing import Any, ClassVar, Literal, Protocol, Self
 
     from resilience.cli.verbs import Verb
     from resilience.errors import PolicyRejected
@@ -168,31 +168,52 @@ if TYPE_CHECKING:
             ...
 
     class Policy(Protocol):
-        """A pure state machine with its configuration.
+        """A pure state machine with its configuration; its class is what the entry point names."""
 
-        `on_store_error`: go on with a private copy (``local``), let all in (``allow``), let none in (``deny``), raise
-        `StorageUnavailable` (``raise``).
-        """
+        kind: ClassVar[str]
+        """The name of its entry point in the group ``resilience.policy``, and the first half of each key."""
 
-        @property
-        def kind(self) -> str:
-            """The name of its entry point in the group ``resilience.policy``, and the first half of each key."""
+        @staticmethod
+        def settings_model() -> type[PolicySettings]:
+            """Load the model of its settings."""
+            ...
+
+        @classmethod
+        def from_settings(cls, settings: Any, given: Mapping[str, object] | None, /) -> Self:
+            """Make the policy.
+
+            `given` are the settings given in code, which it may store for those that have none; `None`: no code.
+            """
+            ...
+
+        @staticmethod
+        def guard_type() -> type[Guard]:
+            """Load the guard that users hold."""
+            ...
+
+        @staticmethod
+        def verbs() -> Sequence[Verb]:
+            """Load its verbs on the command line."""
             ...
 
         @property
         def on_store_error(self) -> OnStoreError:
-            """What is decided while the storage does not answer."""
+            """What is decided while the storage does not answer.
+
+            Go on with a private copy (``local``), let all in (``allow``), let none in (``deny``), raise
+            `StorageUnavailable` (``raise``).
+            """
             ...
 
         def initial(self) -> State:
             """Return the state of a key that has no record."""
             ...
 
-        def step(self, state: State, event: PolicyEvent, /) -> Step:
+        def step(self, state: Any, event: PolicyEvent, /) -> Step:
             """Answer an event."""
             ...
 
-        def encode(self, state: State, /) -> bytes:
+        def encode(self, state: Any, /) -> bytes:
             """Write a state as JSON text in UTF-8."""
             ...
 
@@ -200,15 +221,15 @@ if TYPE_CHECKING:
             """Read a state; `ValueError` if it is damaged, `StorageIncompatible` if a newer library wrote it."""
             ...
 
-        def expires_at(self, state: State, /) -> float | None:
+        def expires_at(self, state: Any, /) -> float | None:
             """Wall-clock seconds after which the state means nothing any more; `None`: never."""
             ...
 
         def stored_settings(self, state: Any, /) -> Mapping[str, object] | None:
-            """The settings that code stored with the state; `None` if none did."""
+            """Return the settings that code stored with the state; `None` if none did."""
             ...
 
-        def refuse(self, state: State | None, reason: str, /) -> Refusal:
+        def refuse(self, state: Any, reason: str, /) -> Refusal:
             """Refuse for a reason that lies outside the state: the storage does not answer, the lock is taken."""
             ...
 
@@ -223,31 +244,4 @@ if TYPE_CHECKING:
         @property
         def judges_results(self) -> bool:
             """Whether `judge_result` can say anything but success."""
-            ...
-
-    class PolicyType(Protocol):
-        """A policy class, as the entry point in the group ``resilience.policy`` names it."""
-
-        @property
-        def kind(self) -> str:
-            """The name of the entry point, and the first half of each key."""
-            ...
-
-        def settings_model(self) -> type[PolicySettings]:
-            """Load the model of its settings."""
-            ...
-
-        def from_settings(self, settings: Any, given: Mapping[str, object] | None, /) -> Policy:
-            """Make the policy.
-
-            `given` are the settings given in code, which it may store for those that have none; `None`: no code.
-            """
-            ...
-
-        def guard_type(self) -> type[Guard]:
-            """Load the guard that users hold."""
-            ...
-
-        def verbs(self) -> Sequence[Verb]:
-            """Load its verbs on the command line."""
             ...

@@ -83,7 +83,7 @@ class Runtime:
     @staticmethod
     def current() -> Runtime:
         """Return the runtime that guards bind to; the first call makes it from the environment."""
-        global _current
+        global _current  # noqa: PLW0603 - the one root of a process
         with _install:
             if _current is None:
                 _current = Runtime()
@@ -243,9 +243,8 @@ class Runtime:
             self.unbind()
             opened, self._opened = self._opened, None
             self._configuration = None
-            close = None if opened is None else getattr(opened.storage, "close", None)
-            if close is not None and opened.storage is not self._storage:
-                close()
+            if opened is not None and opened.storage is not self._storage:
+                getattr(opened.storage, "close", lambda: None)()
 
     def _settle(self) -> None:
         with self._lock:

@@ -136,7 +136,9 @@ class CircuitBreaker(Guard):
         reading = cell.reach().read(cell)
         if strict and reading.degraded is not None:
             raise reading.degraded
-        return cell.policy.status(
+        policy = cell.policy
+        assert isinstance(policy, CircuitBreakerPolicy)  # noqa: S101 - what `policy_type` made; for the type checkers
+        return policy.status(
             reading.state,
             name=self.name,
             now=cell.wall(),

@@ -21,7 +21,7 @@ from resilience_circuit_breaker._state import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Self
+    from typing import ClassVar, Self
 
     from resilience.cli.verbs import Verb
     from resilience.policy import OnStoreError, Outcome
@@ -57,7 +57,7 @@ class CircuitBreakerPolicy(Machine):
 
     __slots__ = ("_failing", "_given", "_ignored", "_judged", "judges_results", "on_store_error")
 
-    kind = KIND
+    kind: ClassVar[str] = KIND
 
     def __init__(self, config: CircuitBreakerConfig) -> None:
         super().__init__(config)

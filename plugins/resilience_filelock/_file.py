@@ -23,9 +23,9 @@ from resilience_filelock._record import (
     HEAD,
     HEAD_END,
     HEAD_OFFSET,
+    MAX_HEADER,
     PLEA_END,
     PLEA_OFFSET,
-    MAX_HEADER,
     RETIRED,
     Damaged,
     Layout,
@@ -223,7 +223,8 @@ class RecordFile:
                 pass  # no memory for it, or a file system that cannot map
             else:
                 view = memoryview(self._mapping)
-                self.plea = view[PLEA_OFFSET:PLEA_END].cast("I")
+                if self.fault is None:
+                    self.plea = view[PLEA_OFFSET:PLEA_END].cast("I")
                 return view[HEAD_OFFSET:HEAD_END].cast("Q")
         return PolledHead(self._descriptor)
 
@@ -341,13 +342,17 @@ class RecordFile:
 
     def retire(self) -> None:
         """Tell all who have this file open that it is no longer the record; with the lock held, before it goes."""
-        if isinstance(self.fault, Newer) or (self.fault is not None and self.fault.foreign):
-            return  # not ours to write to; who has it open sees within a second that it is gone
-        self._write_head(self.view[0] | RETIRED)
+        if not self._is_foreign():  # else who has it open sees within a second that it is gone
+            self._write_head(self.view[0] | RETIRED)
 
     def mend(self) -> None:
         """Take back a retirement whose owner died before the file went; with the lock held."""
-        self._write_head(self.view[0] & ~RETIRED)
+        if not self._is_foreign():
+            self._write_head(self.view[0] & ~RETIRED)
+
+    def _is_foreign(self) -> bool:
+        """Whether it is not ours to write to: never a record, or one of a later library."""
+        return isinstance(self.fault, Newer) or (self.fault is not None and self.fault.foreign)
 
     def linked(self) -> bool:
         """Whether this is still the file at its path, looked at once a second.

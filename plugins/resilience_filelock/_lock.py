@@ -14,7 +14,6 @@ except ImportError:  # pragma: no cover - an interpreter that has it elsewhere
 from weakref import ref
 
 from resilience import clock
-
 from resilience_filelock._fork import BIRTH
 
 TYPE_CHECKING = False
@@ -37,6 +36,8 @@ class _Native:
     unlock: Callable[[int], None]
 
     def __getattr__(self, name: str) -> Any:
+        if name not in {"lock", "unlock"}:
+            raise AttributeError(name)
         with BIRTH:  # a child forked by another thread in the middle of an import could never import it
             from filelock import lock_descriptor, unlock_descriptor
 
@@ -65,28 +66,26 @@ class Entry:
         self.tokens.put(Held(self))
         self.file: RecordFile | None = None
         self.locked: RecordFile | None = None
-        self.used = 0.0
+        self.used = clock.monotonic()
 
     def give_back(self, held: Held, file: RecordFile | None) -> None:
         """Undo what was taken of a lock, however little it was."""
         try:
-            if file is not None and file.fd >= 0:
-                native.unlock(file.fd)
-        except OSError:
-            self.drop(file)  # closing it unlocks it too
-        except BaseException:
-            native.unlock(file.fd)  # it struck before the lock was given back
+            self._unlock(file)
+        except BaseException:  # it struck before the lock was given back
+            self._unlock(file)
             raise
         finally:
             self.locked = None
             self.tokens.put(held)
 
-    def drop(self, file: RecordFile | None) -> None:
-        """Let go of a file, if it is there."""
-        if self.file is file:
-            self.file = None
-        if file is not None:
-            file.release()
+    def _unlock(self, file: RecordFile | None) -> None:
+        if file is not None and file.fd >= 0:
+            try:
+                native.unlock(file.fd)
+            except OSError:
+                self.file = None
+                file.release()  # closing it unlocks it too
 
 
 class Held:

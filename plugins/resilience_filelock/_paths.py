@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from resilience import Key
 
+_MOUNTS: Final = "/proc/self/mountinfo"
 SUFFIX: Final = ".state"
 _SLUG_LENGTH: Final = 60
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
@@ -155,7 +156,7 @@ def file_system_of(folder: str) -> str | None:
     if folder.startswith("\\\\"):
         return "smbfs"
     try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as table:
             lines = table.readlines()
     except OSError:
         return None

@@ -14,7 +14,7 @@ from resilience import Capability, Key, Snapshot, StorageConflict, StorageLockTi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 
 class _Record:
@@ -76,7 +76,7 @@ class MemoryStorage:
 
     @hookimpl
     @contextmanager
-    def resilience_lock(self, key: Key, timeout: float) -> Iterator[None]:
+    def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
         """Hold the lock of a record."""
         lock = self._record(key).lock
         if not lock.acquire(timeout=timeout):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from resilience.cli.shell import Shell
-    from resilience.policy import PolicyType
+    from resilience.policy import Policy
     from resilience.runtime import Runtime
     from resilience.settings import Effective
 
@@ -37,7 +37,7 @@ def run(shell: Shell, arguments: Namespace) -> int:
     status = OK
     for kind, entry_point in plugins.installed(plugins.POLICY).items():
         try:
-            policy: PolicyType = plugins.load(entry_point)
+            policy: type[Policy] = plugins.load(entry_point)
         except PluginError as error:  # nobody chose it
             shell.notes.append(str(error))
             continue
@@ -58,7 +58,9 @@ def run(shell: Shell, arguments: Namespace) -> int:
     return status
 
 
-def _stored(runtime: Runtime, policy: PolicyType, name: str) -> tuple[Mapping[str, object] | None, StorageError | None]:
+def _stored(
+    runtime: Runtime, policy: type[Policy], name: str
+) -> tuple[Mapping[str, object] | None, StorageError | None]:
     """Read the settings that code stored with the record of a guard; or why that cannot be done."""
     settings = runtime.configuration.policy_settings(policy.kind, name, policy.settings_model(), {})
     cell = runtime.bind(Key(policy.kind, name), policy.from_settings(settings, None))

@@ -44,7 +44,7 @@ def _numbers(names: Sequence[str]) -> frozenset[int]:
 ENDING = _numbers(_ENDING)
 """The signals by which somebody wants the command to end."""
 
-_A_LONG_TIME = 3600.0
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # which kills, where there is no other
 
 
 class HandlerRelay:
@@ -90,14 +90,14 @@ class HandlerRelay:
 
         :raises OSError: it cannot be started.
         """
-        self._process = process = subprocess.Popen(command, close_fds=False)  # noqa: S603 - what the user wants
+        self._process = subprocess.Popen(command, close_fds=False)  # noqa: S603 - what the user wants
         while self._early:
-            process.send_signal(self._early.pop(0))
+            self._pass_on(self._early.pop(0), from_terminal=False)  # it came before the command was there
 
     def wait(self) -> int:
         """Wait for the end of the command; return its status, or the negative number of the signal that killed it."""
         process = self._started
-        for patience, number in ((self._timeout, signal.SIGTERM), (self._kill_after, signal.SIGKILL)):
+        for patience, number in ((self._timeout, signal.SIGTERM), (self._kill_after, _KILL)):
             try:
                 return process.wait(patience)
             except subprocess.TimeoutExpired:
@@ -112,9 +112,8 @@ class HandlerRelay:
     def _end(self, number: int) -> None:
         """Ask the command to end, or end it, because its time is up."""
         self.timed_out = True
-        self._started.send_signal(number)
-        if hasattr(signal, "SIGCONT"):
-            self._started.send_signal(signal.SIGCONT)  # it may be stopped
+        for each in (number, *_numbers(["SIGCONT"])):  # it may be stopped
+            self._started.send_signal(each)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.received.add(number)
@@ -181,11 +180,14 @@ class WaitingRelay(HandlerRelay):
         ends = [signal.SIGTERM, signal.SIGKILL]
         deadline = None if self._timeout is None else monotonic() + self._timeout
         while (status := process.poll()) is None:
-            patience = _A_LONG_TIME if deadline is None else max(0.0, deadline - monotonic())
-            info = signal.sigtimedwait(self._watched, patience)
+            info = (
+                signal.sigwaitinfo(self._watched)
+                if deadline is None
+                else signal.sigtimedwait(self._watched, max(0.0, deadline - monotonic()))
+            )
             if info is not None:
                 self._take(info)
-            elif deadline is not None:
+            else:
                 self._end(ends.pop(0))
                 deadline = monotonic() + self._kill_after if ends else None
         while (info := signal.sigtimedwait(self._watched, 0.0)) is not None:

@@ -49,13 +49,23 @@ class Crowd:
             multiprocessing.set_forkserver_preload(PRELOADED)
         self.members: list[tuple[BaseProcess, Connection]] = []
         self._context = context
+        self._forks = method == "fork"
         for _ in range(size):
             self.join_in()
+
+    def replace(self, member: int) -> None:
+        """Start one in the place of another, which has ended."""
+        _, pipe = self.members[member]
+        pipe.close()
+        _ours.remove(pipe)
+        self.join_in()
+        self.members[member] = self.members.pop()
 
     def join_in(self) -> BaseProcess:
         """Start one more."""
         ours, theirs = multiprocessing.Pipe()
-        process = self._context.Process(target=_member, args=(theirs,), daemon=True)
+        _ours.append(ours)
+        process = self._context.Process(target=_member, args=(theirs, self._forks), daemon=True)
         with warnings.catch_warnings():
             # 3.12 warns of a fork beside threads, such as the one of pytest's time-out: here it is what is tested.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -97,11 +107,16 @@ class Crowd:
     def __exit__(self, *_: object) -> None:
         for _, pipe in self.members:
             pipe.close()
+            _ours.remove(pipe)
         for process, _ in self.members:
             process.join(5)
             if process.is_alive():
                 process.kill()
                 process.join(5)
+
+
+_ours: list[Connection] = []
+"""The ends of this process, of all crowds."""
 
 
 class Failed(AssertionError):
@@ -116,7 +131,10 @@ def _answer(pipe: Connection) -> Any:
     return answer
 
 
-def _member(pipe: Connection) -> None:
+def _member(pipe: Connection, inherited: bool) -> None:  # noqa: FBT001 - by position, as arguments of processes are
+    if inherited:  # else nobody sees the end of who started it
+        for other in _ours:
+            other.close()
     for name in [name for name in os.environ if name.startswith("RESILIENCE_")]:
         del os.environ[name]
     while True:

@@ -68,8 +68,8 @@ def count_is_exact(crowd: Crowd, url: str, times: int, way: object = fail) -> No
     crowd.run(way, url, times)
     status = breaker(url, failure_threshold=NEVER).status()
     expected = len(crowd.members) * times
-    assert (status.state, status.failure_count) == (CircuitState.CLOSED, expected)
-    assert number(status.version) == expected
+    assert status.failure_count == expected, f"{expected - status.failure_count} of {expected} are lost"
+    assert (status.state, number(status.version)) == (CircuitState.CLOSED, expected)
 
 
 @pytest.mark.parametrize("way", [fail, fail_guarded, fail_in_threads, fail_in_tasks])
@@ -146,8 +146,9 @@ def fail_once(url: str, name: str, log: str, threshold: int) -> str:
 def opens_once(crowd: Crowd, url: str, log: Path, name: str, threshold: int) -> None:
     crowd.run(fail_once, url, name, str(log), threshold)
     status = breaker(url, name).status()
+    opened = lines(log, "closed->open 1 ")
+    assert len(opened) == 1, f"{len(opened)} transitions"
     assert (status.state, status.failure_count) == (CircuitState.OPEN, threshold)
-    assert len(lines(log, "closed->open 1 ")) == 1
     assert len(lines(log)) == 1 + (len(crowd.members) - threshold)  # and an event for each that came too late
 
 
@@ -194,9 +195,10 @@ def probes_once(crowd: Crowd, url: str, log: Path, name: str, limit: int = LIMIT
     status = probing(url, name, limit=limit).status()
     admitted = [token for token in tokens if token is not None]
     crowd.run(give_back)
+    assert len(admitted) == limit, f"{len(admitted)} permits"
+    assert len(set(admitted)) == limit
     assert (status.state, status.permits_in_use) == (CircuitState.HALF_OPEN, limit)
-    assert len(set(admitted)) == len(admitted) == limit
-    assert lines(log) == [line for line in lines(log) if line.startswith("open->half_open 2 ")][:1]
+    assert len(lines(log)) == len(lines(log, "open->half_open 2 ")) == 1
     after = probing(url, name, limit=limit).status()
     assert (after.permits_in_use, after.half_open_successes, after.late_count) == (0, limit, 0)
 
@@ -299,15 +301,15 @@ class TestWithoutTheLock:
     """Each time, not now and then."""
 
     def test_counts_are_lost(self, pair: Crowd, url: str) -> None:
-        with pytest.raises(AssertionError, match="failure_count|CLOSED"):
+        with pytest.raises(AssertionError, match="5 of 10 are lost"):
             count_is_exact(pair, url, 5)
 
     def test_a_transition_is_made_twice(self, pair: Crowd, url: str, tmp_path: Path) -> None:
-        with pytest.raises(AssertionError, match="assert 2 == 1|OPEN"):
+        with pytest.raises(AssertionError, match="2 transitions"):
             opens_once(pair, url, tmp_path / "log", "shared", 1)
 
     def test_a_permit_is_given_twice(self, pair: Crowd, url: str, tmp_path: Path) -> None:
-        with pytest.raises(AssertionError, match="2 == 1|== 1"):
+        with pytest.raises(AssertionError, match="2 permits"):
             probes_once(pair, url, tmp_path / "log", "shared", 1)
 
     def test_with_the_lock_the_same_two_are_exact(self, crew: Crowd, url: str, tmp_path: Path) -> None:

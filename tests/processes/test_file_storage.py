@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from resilience import Key, ResilienceError, StorageConflict, StorageLockTimeout, StorageUnavailable, clock
 from resilience_filelock import FileStorage, _file, _folder, _system, storage
 from resilience_filelock._lock import native
@@ -77,7 +78,9 @@ def count_in_step(url: str, start: Any, times: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # pytest's own thread waits in `timeout`
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded.*fork:DeprecationWarning"
+)  # pytest's own thread waits in `timeout`
 def test_processes_count_exactly(tmp_path: Path, method: str) -> None:
     context: Any = multiprocessing.get_context(method)
     processes, times = 6, 100
@@ -402,7 +405,7 @@ def test_a_kill_inside_a_system_call(tmp_path: Path, call: str, nth: int) -> Non
     url = f"file://{tmp_path}/state"
     run = traced(f"inject={call}:signal=KILL:when={nth}", url)
     assert run.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}, run.stderr
-    look_after_a_kill(url, False, run.stdout.split())  # noqa: FBT003 - not durable
+    look_after_a_kill(url, False, run.stdout.split())
 
 
 @pytest.mark.skipif(not strace_works(), reason="strace is not here or may not trace")
@@ -417,7 +420,7 @@ def test_an_error_of_the_system_is_said_and_harms_nothing(tmp_path: Path, error:
         assert run.returncode == 1
         assert "resilience.errors.StorageUnavailable" in run.stderr.splitlines()[-1]
     if run.returncode:
-        look_after_a_kill(url, False, run.stdout.split())  # noqa: FBT003 - not durable
+        look_after_a_kill(url, False, run.stdout.split())
 
 
 # --- fork -------------------------------------------------------------------------------------------------------------
@@ -588,7 +591,7 @@ def in_own_mounts(command: list[str]) -> bool:
 @pytest.mark.skipif(not in_own_mounts(["mount", "-t", "tmpfs", "none", "/mnt"]), reason="may not mount")
 @pytest.mark.parametrize("what", ["fill", "read_only"])
 def test_a_full_or_read_only_disk(tmp_path: Path, what: str) -> None:
-    script = f"mount -t tmpfs -o size=1m none {tmp_path} && exec {sys.executable} -c \"$1\""
+    script = f'mount -t tmpfs -o size=1m none {tmp_path} && exec {sys.executable} -c "$1"'
     code = f"from processes import test_file_storage as t; t.{what}({str(tmp_path)!r})"
     paths = os.pathsep.join(path for path in sys.path if path)
     run = subprocess.run(

@@ -151,6 +151,12 @@ def test_a_command_line_that_makes_no_sense(run: Run, words: list[str], says: st
     assert hint.endswith("--help")
 
 
+def test_the_demo_has_its_own_limits(run: Run) -> None:
+    done = run("demo", "--plain", "--seconds", "1h")
+    assert (done.status, done.out) == (2, "")
+    assert "--seconds" in done.err
+
+
 def test_the_hint_names_the_verb(run: Run) -> None:
     assert run("open", "x", "--for", "soon").err.endswith("resilience: try: resilience open --help\n")
     assert run("chek").err.endswith("resilience: try: resilience --help\n")
@@ -412,7 +418,7 @@ def test_a_storage_that_does_not_answer_is_told_by_every_verb(
     assert "Traceback" not in done.err
     assert all(line.startswith("resilience: ") for line in done.err.splitlines())
     if verb not in {"config", "plugins"}:
-        assert "is not a folder" in done.err + done.out
+        assert "occupied" in done.err + done.out
 
 
 @pytest.mark.parametrize(

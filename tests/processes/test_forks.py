@@ -1,0 +1,229 @@
+"""A forked child: it never frees its parent's lock or permit, and never reports what its parent reports."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+from processes.support import PATIENCE, breaker, wait_until
+
+from resilience import CircuitBreaker, CircuitState, Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+NEVER = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _threads_beside_forks() -> Iterator[None]:
+    """From 3.12 on a warning says what is tested here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        yield
+
+
+def child(work: Callable[[], object]) -> int:
+    """Fork a child that does something and ends; return its process id."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - the child ends here, whatever happens
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def ended(pid: int) -> int:
+    """Wait for a child; return its exit status."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    pytest.fail("a child did not end")
+
+
+def forked(work: Callable[[], object]) -> int:
+    return ended(child(work))
+
+
+@pytest.fixture
+def probing(url: str) -> CircuitBreaker:
+    guarded = breaker(
+        url, failure_threshold=1, reset_timeout=0, half_open_max_calls=1, half_open_success_threshold=2
+    )
+    guarded.record_failure()
+    return guarded
+
+
+class TestPermits:
+    def test_a_child_that_leaves_the_block_frees_nothing(self, probing: CircuitBreaker) -> None:
+        with probing:
+            pid = os.fork()
+            if pid == 0:
+                leave_the_block(probing)
+            assert ended(pid) == 0
+            assert probing.status().permits_in_use == 1
+            assert probing.status().half_open_successes == 0
+        assert (probing.status().permits_in_use, probing.status().half_open_successes) == (0, 1)
+
+    def test_a_child_that_fails_in_the_block_reports_nothing(self, probing: CircuitBreaker) -> None:
+        with probing:
+
+            def fail() -> None:
+                assert probing.__exit__(OSError, OSError(), None) is None
+
+            assert forked(fail) == 0
+            assert probing.status().state is CircuitState.HALF_OPEN
+        assert probing.status().half_open_successes == 1
+
+    def test_a_permit_object_is_the_parents(self, probing: CircuitBreaker) -> None:
+        permit = probing.acquire()
+        assert forked(permit.failure) == 0
+        assert forked(permit.release) == 0
+        assert probing.status().permits_in_use == 1
+        permit.success()
+        assert probing.status().half_open_successes == 1
+
+    def test_a_call_that_forks(self, url: str) -> None:
+        guarded = breaker(url, failure_threshold=NEVER)
+
+        @guarded
+        def forking() -> None:
+            if os.fork() == 0:
+                children.append(True)
+            raise OSError
+
+        children: list[bool] = []
+        parent = os.getpid()
+        try:
+            forking()
+        except OSError:
+            pass
+        finally:
+            if os.getpid() != parent:
+                os._exit(0)
+        assert os.wait()[1] == 0
+        assert guarded.status().failure_count == 1
+
+    def test_the_child_uses_it_on_its_own(self, url: str) -> None:
+        guarded = breaker(url, failure_threshold=NEVER)
+        with guarded:
+            assert forked(guarded.record_failure) == 0
+        assert forked(guarded.record_failure) == 0
+        guarded.record_failure()
+        assert guarded.status().failure_count == 2  # the success of the block forgot the first
+
+
+def leave_the_block(probing: CircuitBreaker) -> None:
+    status = 1
+    try:
+        probing.__exit__(None, None, None)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+class TestLocks:
+    @staticmethod
+    def impatient(url: str) -> CircuitBreaker:
+        runtime = Runtime(storage=url, storage_timeout=0.05, environ={})
+        return CircuitBreaker("shared", runtime=runtime, failure_threshold=NEVER)
+
+    def test_a_child_does_not_have_its_parents_lock(self, url: str) -> None:
+        """Neither does it free it: the second child finds it taken after the first has come and gone."""
+        guarded = self.impatient(url)
+        guarded.record_failure()
+        assert guarded._runtime is not None
+        ports = guarded._runtime.opened.ports
+
+        def fail() -> None:
+            child_of_mine = self.impatient(url)
+            child_of_mine.record_failure()
+            assert child_of_mine.status().failure_count == 1  # not counted yet: the lock is taken
+
+        with ports.lock(guarded._key, 1.0):
+            assert forked(fail) == 0
+            assert forked(fail) == 0
+        assert guarded.status().failure_count == 1
+
+    def test_a_child_waits_for_the_thread_that_has_it(self, url: str) -> None:
+        guarded = breaker(url, failure_threshold=NEVER)
+        guarded.record_failure()
+        assert guarded._runtime is not None
+        ports = guarded._runtime.opened.ports
+        locked, free = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with ports.lock(guarded._key, 1.0):
+                locked.set()
+                free.wait(PATIENCE)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert locked.wait(PATIENCE)
+        pid = child(guarded.record_failure)
+        assert guarded.status().failure_count == 1
+        free.set()
+        thread.join(PATIENCE)
+        assert ended(pid) == 0
+        assert guarded.status().failure_count == 2
+
+    def test_forks_while_threads_are_at_work(self, url: str) -> None:
+        guarded = breaker(url, failure_threshold=NEVER)
+        guarded.record_failure()
+        stop = threading.Event()
+        counts: list[int] = []
+
+        def work() -> None:
+            done = 0
+            while not stop.is_set():
+                guarded.record_failure()
+                guarded.acquire().success()  # forgets them all
+                guarded.record_failure()
+                done += 1
+            counts.append(done)
+
+        def in_the_child() -> None:
+            for _ in range(5):
+                other.record_failure()
+
+        other = CircuitBreaker("other", runtime=guarded._runtime, failure_threshold=NEVER)
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        children = [child(in_the_child) for _ in range(20)]
+        statuses = [ended(pid) for pid in children]
+        stop.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert statuses == [0] * 20
+        assert other.status().failure_count == 100
+        assert sum(counts) > 0
+
+    def test_what_is_owed_is_owed_by_the_parent_alone(self, url: str) -> None:
+        guarded = self.impatient(url)
+        guarded.record_failure()
+        assert guarded._runtime is not None
+        with guarded._runtime.opened.ports.lock(guarded._key, 1.0):
+            other = self.impatient(url)
+            other.record_failure()  # owed
+        assert forked(other.status) == 0
+        assert forked(lambda: None) == 0
+        wait_until(lambda: other.status().failure_count == 2, "what is owed")
+        assert guarded.status().failure_count == 2
