@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from resilience import Key
 
 _ONE_FILE: Final = frozenset([errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ETXTBSY])
+_FULL: Final = frozenset([errno.ENOSPC, errno.EDQUOT])
 _DENIED: Final = frozenset([errno.EACCES, errno.EPERM])
 _HINTS: Final = {
     errno.ELOOP: "a symbolic link stands where the file should be; remove it",
@@ -39,8 +40,11 @@ def unavailable(error: OSError, doing: str, path: str, key: Key, *, unknown: boo
     It carries the key if only that key's file is concerned, so that the others are still asked for; `unknown`: the
     commit may have happened.
     """
-    one = error.errno in _ONE_FILE or (
-        error.errno in _DENIED and os.access(os.path.dirname(path), os.R_OK | os.W_OK | os.X_OK)
+    one = (
+        error.errno in _ONE_FILE
+        or (error.errno in _DENIED and os.access(os.path.dirname(path), os.R_OK | os.W_OK | os.X_OK))
+        # Files that are there are written in place: on a full disk they go on.
+        or (error.errno in _FULL and not os.path.lexists(path))
     )
     hint = _HINTS.get(error.errno or 0)
     text = f"{doing} {key} in {path!r}: {error.strerror or error}" + (f"; {hint}" if hint else "")

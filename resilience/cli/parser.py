@@ -57,7 +57,7 @@ def parser(verb: Verb) -> ArgumentParser:
         else:
             made.add_argument(*argument.flags, help=argument.help, **options)
     if verb.takes_command:
-        made.usage = made.format_usage().removeprefix("usage: ").rstrip() + " [--] CMD..."
+        made.add_argument("command", nargs="*", metavar="CMD", help="the command and its words, after -- or without")
     return made
 
 

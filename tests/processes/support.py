@@ -53,6 +53,10 @@ class Crowd:
         for _ in range(size):
             self.join_in()
 
+    def answer(self, member: int) -> Any:
+        """Wait for what one of them returns after `begin`."""
+        return _answer(self.members[member][1])
+
     def replace(self, member: int) -> None:
         """Start one in the place of another, which has ended."""
         _, pipe = self.members[member]

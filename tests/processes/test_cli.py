@@ -27,15 +27,15 @@ def shell(script: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_parallel_shells_count_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESILIENCE_STORAGE_TIMEOUT", "30s")  # a busy machine is not what is tested
-    shells = [subprocess.Popen([*RESILIENCE, "failure", "x"], stderr=subprocess.PIPE) for _ in range(20)]
+    shells = [subprocess.Popen([*RESILIENCE, "failure", "x"], stderr=subprocess.PIPE) for _ in range(8)]
     for each in shells:
         _, said = each.communicate(timeout=PATIENCE)
         assert (each.returncode, said) == (0, b"")
     status = CircuitBreaker.stored("x").status()
     # Three of them opened it; those that came after are late, and none is lost.
-    assert (status.state, status.failure_count, status.late_count) == ("open", 3, 17)
+    assert (status.state, status.failure_count, status.late_count) == ("open", 3, 5)
     assert status.version is not None
-    assert status.version.startswith("20@")
+    assert status.version.startswith("8@")
 
 
 def test_a_shell_checks_and_another_reports() -> None:

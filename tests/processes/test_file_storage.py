@@ -1,4 +1,5 @@
 """The file storage with real processes: exclusion, kills, forks, signals, a full disk."""
+# ruff: noqa: FBT001 - parametrized tests take booleans as they come
 
 from __future__ import annotations
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 KEY = Key("circuit_breaker", "payments")
 LONG = 60.0
 METHODS = ["fork", "spawn", "forkserver"]
+
+
+def giving(value: object) -> Callable[..., Any]:
+    """Make a function that takes anything and gives the same each time."""
+    return lambda *_args, **_named: value
 
 
 def alone(work: Callable[..., Any], *args: object) -> Any:
@@ -97,10 +103,10 @@ def test_processes_count_exactly(tmp_path: Path, method: str) -> None:
     assert final.version.number == processes * times
 
 
-def meet_inside(url: str, start: Any, exclusive: bool) -> int:  # noqa: FBT001 - a parameter of a process
+def meet_inside(url: str, start: Any, exclusive: bool) -> int:
     """Commit once, giving way between the check of the version and the write."""
     if not exclusive:
-        native.lock, native.unlock = lambda fd, blocking: True, lambda fd: None
+        native.lock, native.unlock = giving(True), giving(None)
     one = FileStorage(url)
     one.resilience_load(KEY, LONG)
     commit = _file.RecordFile.commit
@@ -112,7 +118,7 @@ def meet_inside(url: str, start: Any, exclusive: bool) -> int:  # noqa: FBT001 -
             start.wait(LONG)  # both are here: the second checked before the first wrote
         return commit(*args)
 
-    _file.RecordFile.commit = slow  # type: ignore[method-assign]
+    _file.RecordFile.commit = slow  # type: ignore[assignment, method-assign]  # gives way
     start.wait(LONG)
     try:
         with one.resilience_lock(KEY, LONG):
@@ -123,7 +129,7 @@ def meet_inside(url: str, start: Any, exclusive: bool) -> int:  # noqa: FBT001 -
 
 
 @pytest.mark.parametrize("exclusive", [True, False], ids=["lock", "no lock"])
-def test_two_first_saves_meet(tmp_path: Path, exclusive: bool) -> None:  # noqa: FBT001 - a parameter
+def test_two_first_saves_meet(tmp_path: Path, exclusive: bool) -> None:
     """With the lock one of two wins; without it both do, which shows that this test would find a lock that is none."""
     context: Any = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(2, context) as pool:
@@ -163,7 +169,7 @@ def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_stopped_holder_lets_the_others_answer_in_time(tmp_path: Path, replaced: bool) -> None:  # noqa: FBT001 - a parameter
+def test_a_stopped_holder_lets_the_others_answer_in_time(tmp_path: Path, replaced: bool) -> None:
     """Its late write goes through, unless somebody took the file away and committed to a new one."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -212,7 +218,7 @@ def kill_writers(folder: str, kills: int, seed: int) -> dict[str, int]:
     generator = random.Random(seed)
     url = f"file://{folder}/state"
     FileStorage(url).resilience_load(KEY, LONG)
-    native.lock  # noqa: B018 - imports filelock once, for all writers
+    assert native.lock  # imports filelock
     reader, writer = os.pipe()
     acknowledged: dict[str, list[int]] = {}
     rest = b""
@@ -285,7 +291,7 @@ CALLS: list[tuple[Any, str]] = [
 ]
 
 
-def scenario(url: str, durable: bool, done: Callable[[str], None]) -> None:  # noqa: FBT001 - inner helper
+def scenario(url: str, durable: bool, done: Callable[[str], object]) -> None:
     """Birth, commits, growth, discard, deletion, birth again."""
     one = FileStorage(url, plan(durable))
     for padding in (0, 100, 100, 3000, 100, 9000):
@@ -302,7 +308,7 @@ def scenario(url: str, durable: bool, done: Callable[[str], None]) -> None:  # n
     done("commit")
 
 
-def plan(durable: bool) -> Any:  # noqa: FBT001 - inner helper
+def plan(durable: bool) -> Any:
     return FileStorage.Settings(durability="fsync" if durable else "none")
 
 
@@ -317,9 +323,9 @@ def after_each(steps: list[str]) -> int:
 SCENARIO = ["commit"] * 6 + ["discard", "commit", "delete", "commit"]
 
 
-def kill_at_each_call(folder: str, durable: bool) -> int:  # noqa: FBT001 - a parameter of a process
+def kill_at_each_call(folder: str, durable: bool) -> int:
     """Kill a process before its first call to the operating system, its second, …; look at what it leaves each time."""
-    native.lock  # noqa: B018 - imports filelock, whose own calls are not counted
+    assert native.lock  # imports filelock
     for nth in itertools.count(1):
         url = f"file://{folder}/{nth}"
         reader, writer = os.pipe()
@@ -335,7 +341,7 @@ def kill_at_each_call(folder: str, durable: bool) -> int:  # noqa: FBT001 - a pa
                     return original(*args, **kwargs)
 
                 setattr(module, name, dying)
-            scenario(url, durable, lambda step: os.write(writer, f"{step}\n".encode()) and None)
+            scenario(url, durable, lambda step: os.write(writer, f"{step}\n".encode()))
 
         child = forked(work)
         _, status = os.waitpid(child, 0)
@@ -351,7 +357,7 @@ def kill_at_each_call(folder: str, durable: bool) -> int:  # noqa: FBT001 - a pa
     raise AssertionError  # pragma: no cover - the loop has no end
 
 
-def look_after_a_kill(url: str, durable: bool, said: list[str]) -> None:  # noqa: FBT001 - inner helper
+def look_after_a_kill(url: str, durable: bool, said: list[str]) -> None:
     one = FileStorage(url, plan(durable))
     before = clock.monotonic()
     snapshot = one.resilience_load(KEY, 2)
@@ -364,7 +370,7 @@ def look_after_a_kill(url: str, durable: bool, said: list[str]) -> None:  # noqa
 
 
 @pytest.mark.parametrize("durable", [False, True], ids=["none", "fsync"])
-def test_a_kill_before_any_call_to_the_system_leaves_the_old_state_or_the_new(tmp_path: Path, durable: bool) -> None:  # noqa: FBT001 - a parameter
+def test_a_kill_before_any_call_to_the_system_leaves_the_old_state_or_the_new(tmp_path: Path, durable: bool) -> None:
     assert alone(kill_at_each_call, str(tmp_path), durable) > 100
 
 
@@ -470,7 +476,7 @@ def child_outlives_parent(folder: str) -> None:
 
     def parent() -> None:
         with one.resilience_lock(KEY, LONG):
-            child = forked(lambda: signal.pause())
+            child = forked(signal.pause)
             os.write(writer, b"%d\n" % child)
             signal.pause()
 
@@ -491,7 +497,7 @@ def test_a_child_does_not_keep_a_dead_parents_lock(tmp_path: Path) -> None:
 
 def fork_among_threads(folder: str) -> None:
     one = FileStorage(f"file://{folder}/state")
-    native.lock  # noqa: B018 - filelock's own fork hooks complain if a fork waits for its first import
+    assert native.lock  # imports filelock
     stop = threading.Event()
     keys = [Key("circuit_breaker", f"number {number}") for number in range(4)]
 
@@ -559,10 +565,12 @@ def fill(folder: str) -> None:
     one = FileStorage(f"file://{folder}/state")
     add_one(one)
     known = one.resilience_load(KEY, LONG)
-    filler = Path(folder, "filler").open("wb", buffering=0)  # noqa: SIM115 - the disk is full until it is deleted
-    with pytest.raises(OSError, match="No space"):
-        while True:
-            filler.write(bytes(4096))
+    filler = os.open(f"{folder}/filler", os.O_CREAT | os.O_WRONLY)
+    while True:
+        try:
+            os.write(filler, bytes(4096))
+        except OSError:
+            break
     add_one(one)  # its place was made with the file
     with pytest.raises(StorageUnavailable, match="make room") as caught:
         add_one(one, padding=5000)
@@ -573,8 +581,8 @@ def fill(folder: str) -> None:
     assert add_one(one) == 3
     assert known.is_current is not None
     assert not known.is_current()
-    os.unlink(filler.name)  # noqa: PTH108 - as opened
-    filler.close()
+    os.close(filler)
+    Path(folder, "filler").unlink()
     add_one(one, padding=5000)
     add_one(one, Key("circuit_breaker", "other"))
     assert not list(Path(folder).glob("state/*/*.new"))
@@ -630,7 +638,7 @@ def use_up_descriptors(folder: str) -> None:
     one = FileStorage(f"file://{folder}/state")
     for number in range(40):
         add_one(one, Key("circuit_breaker", f"number {number}"))
-    taken = []
+    taken: list[int] = []
     try:
         while True:
             taken.append(os.open("/dev/null", os.O_RDONLY))

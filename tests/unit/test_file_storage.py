@@ -1,4 +1,5 @@
 """The file storage's contract: load, save, lock, keys, delete, discard."""
+# ruff: noqa: FBT001 - parametrized tests take booleans as they come
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,24 +35,28 @@ KEY = Key("circuit_breaker", "payments")
 SECOND = 1.0
 
 
-def settings(**values: object) -> SimpleNamespace:
-    return SimpleNamespace(
-        **{"durability": "none", "freshness": "map", "allow_network_filesystem": False, **values},
-    )
+def giving(value: object) -> Callable[..., Any]:
+    """Make a function that takes anything and gives the same each time."""
+    return lambda *_args, **_named: value
+
+
+def settings(**values: object) -> Any:
+    """Make settings without pydantic: anything with the attributes will do."""
+    return SimpleNamespace(**{"durability": "none", "freshness": "map", "allow_network_filesystem": False, **values})
 
 
 @pytest.fixture(params=["map", "read", "fsync", "network"])
-def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     if request.param == "fsync":
         return settings(durability="fsync")
     if request.param == "network":
-        monkeypatch.setattr(storage, "file_system_of", lambda folder: "nfs4")
+        monkeypatch.setattr(storage, "file_system_of", giving("nfs4"))
         return settings(allow_network_filesystem=True)
     return settings(freshness=request.param)
 
 
 @pytest.fixture
-def make(tmp_path: Path, variant: SimpleNamespace) -> Iterator[Callable[[], FileStorage]]:
+def make(tmp_path: Path, variant: Any) -> Iterator[Callable[[], FileStorage]]:
     made: list[FileStorage] = []
 
     def one() -> FileStorage:
@@ -214,7 +219,7 @@ def test_the_lock_excludes_other_storages_and_threads(make: Callable[[], FileSto
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["a thread", "another storage"])
-def test_who_waits_gets_the_lock(make: Callable[[], FileStorage], own: bool) -> None:  # noqa: FBT001 - a parameter
+def test_who_waits_gets_the_lock(make: Callable[[], FileStorage], own: bool) -> None:
     one = make()
     other = one if own else make()
     order: list[str] = []
@@ -334,7 +339,7 @@ def test_delete_waits_for_the_lock(make: Callable[[], FileStorage]) -> None:
 
 
 @pytest.mark.parametrize("locked", [True, False])
-def test_discard_sets_the_record_aside(make: Callable[[], FileStorage], locked: bool) -> None:  # noqa: FBT001 - a parameter
+def test_discard_sets_the_record_aside(make: Callable[[], FileStorage], locked: bool) -> None:
     one, two = make(), make()
     put(one, b"no policy can read this")
     seen = two.resilience_load(KEY, SECOND)
@@ -409,12 +414,12 @@ def test_a_lock_outlives_close_without_harm(make: Callable[[], FileStorage]) -> 
 
 
 def _open_files(folder: str) -> list[str]:
-    links = []
-    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - the descriptor that lists is gone by then
+    links: list[str] = []
+    for path in Path("/proc/self/fd").iterdir():
         try:
-            links.append(os.readlink(f"/proc/self/fd/{number}"))  # noqa: PTH115 - likewise
+            links.append(str(path.readlink()))
         except FileNotFoundError:
-            continue
+            continue  # the descriptor that lists is gone by then
     return [link for link in links if link.startswith(folder)]
 
 
@@ -440,10 +445,10 @@ def test_open_files_are_bounded_and_the_least_used_close(tmp_path: Path, monkeyp
 
 def test_descriptors_of_the_process_are_left_to_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, most in ((1024, 128), (64, 16), (1 << 20, 1000), (-1, 1000)):
-        monkeypatch.setattr(os, "sysconf", lambda name, limit=limit: limit)
+        monkeypatch.setattr(os, "sysconf", giving(limit))
         monkeypatch.setattr("sys.version_info", (3, 11))
         assert storage.most_files(mapped=True) == most
-    monkeypatch.setattr(os, "sysconf", lambda name: 1024)
+    monkeypatch.setattr(os, "sysconf", giving(1024))
     assert storage.most_files(mapped=False) == 256
 
 
@@ -564,7 +569,7 @@ def test_the_settings_model_is_found_when_asked_for() -> None:
 
 
 def test_a_network_file_system_is_refused_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "file_system_of", lambda folder: "nfs4")
+    monkeypatch.setattr(storage, "file_system_of", giving("nfs4"))
     one = FileStorage(f"file://{tmp_path}/state")
     with pytest.raises(StorageUnavailable, match="RESILIENCE_FILE__ALLOW_NETWORK_FILESYSTEM") as caught:
         one.resilience_load(KEY, SECOND)
@@ -574,7 +579,7 @@ def test_a_network_file_system_is_refused_with_the_way_out(tmp_path: Path, monke
 def test_on_a_network_file_system_nothing_is_mapped_and_nothing_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "file_system_of", lambda folder: "nfs4")
+    monkeypatch.setattr(storage, "file_system_of", giving("nfs4"))
     one = FileStorage(f"file://{tmp_path}/state", settings(allow_network_filesystem=True))
     snapshot = put(one, b"here")
     assert snapshot.is_current is None

@@ -1,4 +1,5 @@
 """What the file storage makes of files that were damaged, forged, or written by another version."""
+# ruff: noqa: FBT001 - parametrized tests take booleans as they come
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import shutil
 import struct
 from binascii import crc32
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 KEY = Key("circuit_breaker", "payments")
 SECOND = 1.0
 RETIRED = 1 << 63
+
+
+def giving(value: object) -> Callable[..., Any]:
+    """Make a function that takes anything and gives the same each time."""
+    return lambda *_args, **_named: value
 
 
 def put(one: FileStorage, payload: bytes, key: Key = KEY) -> Snapshot:
@@ -152,7 +158,7 @@ def test_any_flipped_bit_is_healed_or_noticed(record: Record, bit: int) -> None:
 @pytest.mark.parametrize(
     ("offset", "falls_back"), [(SLOT_0 + 50, True), (HEAD, False), (HEAD + 7, False)], ids=["slot", "head", "retired"]
 )
-def test_after_a_damage_versions_go_on_above_all_that_were(record: Record, offset: int, falls_back: bool) -> None:  # noqa: FBT001 - a parameter
+def test_after_a_damage_versions_go_on_above_all_that_were(record: Record, offset: int, falls_back: bool) -> None:
     one = record.patched(offset, bytes([record.data[offset] ^ 0x80]))
     snapshot = one.resilience_load(KEY, SECOND)
     assert snapshot.payload == (b"the first version" if falls_back else b"the second version")
@@ -313,7 +319,7 @@ def test_a_record_copied_to_another_name_is_not_that_names_state(record: Record)
 
 
 def test_two_names_with_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_paths, "_digest", lambda text: "00")
+    monkeypatch.setattr(_paths, "_digest", giving("00"))
     one = FileStorage(f"file://{tmp_path}/state")
     put(one, b"of the first", Key("circuit_breaker", "a/b"))
     for work in (one.resilience_load, one.resilience_lock):
@@ -404,7 +410,7 @@ def test_deleting_a_record_that_somebody_retired_meanwhile(record: Record, monke
 
 def reading(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
     """Let something happen before each read of a slot."""
-    pread = _file.pread
+    pread = os.pread
 
     def read(fd: int, length: int, offset: int) -> bytes:
         if offset >= SLOT_0:

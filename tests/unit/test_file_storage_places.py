@@ -1,4 +1,5 @@
 """Where the file storage keeps its files, what it refuses, and what `examine` says of a place."""
+# ruff: noqa: FBT001 - parametrized tests take booleans as they come
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resilience import ConfigurationError, Key, ResilienceError, Snapshot, StorageUnavailable
+from resilience import ConfigurationError, Key, ResilienceError, Snapshot, StorageUnavailable, clock
 from resilience_filelock import FileStorage, _doctor, _file, _folder, _lock, _paths, _system, storage
 from resilience_filelock._lock import native
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 KEY = Key("circuit_breaker", "payments")
 SECOND = 1.0
+
+
+def giving(value: object) -> Callable[..., Any]:
+    """Make a function that takes anything and gives the same each time."""
+    return lambda *_args, **_named: value
 
 
 def put(one: FileStorage, payload: bytes, key: Key = KEY) -> Snapshot:
@@ -82,7 +88,7 @@ ODD = [
         "É",
         "ß",
         "ss",
-        "ı",
+        "\u0131",
         "i",
         "İ",
         "🦆",
@@ -90,7 +96,7 @@ ODD = [
         "x" * 300,
         "x" * 301,
     ),
-    *("payments.state", "payments.damaged-1-1", "payments.new", "ﬁ", "fi", "Σ", "ς", "σ"),
+    *("payments.state", "payments.damaged-1-1", "payments.new", "ﬁ", "fi", "Σ", "ς", "\u03c3"),
 ]
 
 
@@ -216,7 +222,7 @@ def test_another_process_may_make_the_folder_first(tmp_path: Path, monkeypatch: 
 def test_the_folders_may_be_removed_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = FileStorage(f"file://{tmp_path}/state")
     put(one, b"here")
-    make_file = storage.make_file
+    make_file = _file.make_file
 
     def removed(path: str, image: bytes, *, durable: bool) -> _file.Descriptor:
         monkeypatch.undo()
@@ -243,7 +249,7 @@ def test_a_folder_that_is_removed_again_and_again_is_an_error(tmp_path: Path, mo
 
 def test_another_process_may_make_the_file_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = FileStorage(f"file://{tmp_path}/state")
-    make_file = storage.make_file
+    make_file = _file.make_file
 
     def slower(path: str, image: bytes, *, durable: bool) -> _file.Descriptor:
         monkeypatch.undo()
@@ -306,7 +312,7 @@ def test_what_is_no_file_is_refused_and_untouched(
         lambda: one.resilience_discard(KEY, "test", SECOND),
         lambda: one.resilience_delete(KEY, None, SECOND),
     ):
-        with pytest.raises(StorageUnavailable, match="payments.*remove it") as caught:
+        with pytest.raises(StorageUnavailable, match=r"payments.*remove it") as caught:
             work()
         assert caught.value.key == KEY
     assert os.path.samestat(path.lstat(), before)
@@ -322,7 +328,7 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.M
     one.close()
     me = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: me + 1)
-    monkeypatch.setattr(storage, "prepare", lambda folder: None)
+    monkeypatch.setattr(storage, "prepare", giving(None))
     with pytest.raises(StorageUnavailable, match="belongs to another user") as caught:
         one.resilience_load(KEY, SECOND)
     assert caught.value.key == KEY
@@ -385,7 +391,7 @@ def test_a_commit_that_fails_says_whether_it_may_have_happened(
     after: bool,
     unknown: bool,
     stands: bytes,
-    number: int,  # noqa: FBT001 - parameters
+    number: int,
 ) -> None:
     one = durable(tmp_path)
     version = put(one, b"old").version
@@ -421,9 +427,9 @@ def test_a_head_that_cannot_be_read_is_said(tmp_path: Path, fail: Failing) -> No
         fail(_file, "pread", errno.EIO)
         assert known.is_current is not None
         assert not known.is_current()
-        with pytest.raises(StorageUnavailable, match="cannot read.*Input/output"):
+        with pytest.raises(StorageUnavailable, match=r"cannot read.*Input/output"):
             one.resilience_load(KEY, SECOND)
-        with pytest.raises(StorageUnavailable, match="cannot read.*Input/output"):
+        with pytest.raises(StorageUnavailable, match=r"cannot read.*Input/output"):
             one.resilience_save(KEY, b"new", known.version, None, SECOND)
     with pytest.raises(StorageUnavailable, match="Input/output"):
         one.resilience_lock(KEY, SECOND)
@@ -445,16 +451,20 @@ def test_a_head_that_fails_once_the_lock_is_there_is_said(tmp_path: Path, fail: 
 
 def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = FileStorage(f"file://{tmp_path}/state")
-    pwrite = _file.pwrite
+    os_pwrite = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        return os_pwrite(fd, data[:100], offset)
+
     for module in (_file, _system):
-        monkeypatch.setattr(module, "pwrite", lambda fd, data, offset: pwrite(fd, data[:100], offset))
+        monkeypatch.setattr(module, "pwrite", pwrite)
     assert put(one, bytes(1000)).version is not None
     put(one, b"x" * 5000)
     assert FileStorage(one.url).resilience_load(KEY, SECOND).payload == b"x" * 5000
 
 
 def test_a_write_that_takes_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_system, "pwrite", lambda fd, data, offset: 0)
+    monkeypatch.setattr(_system, "pwrite", giving(0))
     with pytest.raises(StorageUnavailable, match="nothing was written"):
         FileStorage(f"file://{tmp_path}/state").resilience_load(KEY, SECOND)
     assert not list(tmp_path.glob("state/*/*"))
@@ -478,16 +488,17 @@ def test_a_replacement_that_fails_leaves_the_old_record(
     name: str,
     at: int,
     unknown: bool,
-    how: str,  # noqa: FBT001 - parameters
+    how: str,
 ) -> None:
     one = durable(tmp_path)
     version = put(one, b"old").version
     fail(place, name, errno.ENOSPC, at=at)
+    works: dict[str, Callable[[], object]] = {
+        "grow": lambda: one.resilience_save(KEY, bytes(5000), version, None, SECOND),
+        "discard": lambda: one.resilience_discard(KEY, "test", SECOND),
+    }
     with pytest.raises(StorageUnavailable) as caught, one.resilience_lock(KEY, SECOND):
-        if how == "grow":
-            one.resilience_save(KEY, bytes(5000), version, None, SECOND)
-        else:
-            one.resilience_discard(KEY, "test", SECOND)
+        works[how]()
     fail.no_more()
     assert caught.value.outcome_unknown is unknown
     stands = b"old" if not unknown else bytes(5000) if how == "grow" else None
@@ -514,7 +525,7 @@ def test_a_deletion_that_fails_is_said(
     place: object,
     name: str,
     gone: bool,
-    unknown: bool,  # noqa: FBT001 - parameters
+    unknown: bool,
 ) -> None:
     one = durable(tmp_path)
     put(one, b"old")
@@ -663,7 +674,7 @@ def test_what_was_set_aside_is_set_aside_also_without_its_note(tmp_path: Path, f
     one = FileStorage(f"file://{tmp_path}/state")
     put(one, b"old")
     with one.resilience_lock(KEY, SECOND):
-        fail(_folder.clock, "wall", errno.EIO, at=2)
+        fail(clock, "wall", errno.EIO, at=2)
         one.resilience_discard(KEY, "test", SECOND)
     assert one.resilience_load(KEY, SECOND).version is None
 
@@ -702,7 +713,7 @@ def test_file_systems_are_told_by_their_mounts(
     monkeypatch: pytest.MonkeyPatch,
     folder: str,
     kind: str,
-    network: bool,  # noqa: FBT001 - a parameter
+    network: bool,
 ) -> None:
     (tmp_path / "mounts").write_text(MOUNTS)
     monkeypatch.setattr(_paths, "_MOUNTS", str(tmp_path / "mounts"))
@@ -759,7 +770,7 @@ def test_examine_tells_a_folder_that_is_refused(tmp_path: Path) -> None:
 
 
 def test_examine_tells_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_doctor, "file_system_of", lambda folder: "nfs")
+    monkeypatch.setattr(_doctor, "file_system_of", giving("nfs"))
     assert not rows(FileStorage(f"file://{tmp_path}/state"))["file system"][0]
     allowed = FileStorage(f"file://{tmp_path}/state", FileStorage.Settings(allow_network_filesystem=True))
     assert rows(allowed)["file system"][0]
@@ -773,8 +784,7 @@ def test_examine_tells_a_folder_that_cannot_be_written(tmp_path: Path, fail: Fai
 
 
 def test_examine_tells_memory_that_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pwrite = _doctor.pwrite
-    monkeypatch.setattr(_doctor, "pwrite", lambda fd, data, offset: offset or pwrite(fd, data, offset))
+    monkeypatch.setattr(_doctor, "pwrite", giving(8))
     assert rows(FileStorage(f"file://{tmp_path}/state"))["mapping"][1] == "what is written is not seen in mapped memory"
 
 
@@ -783,10 +793,10 @@ def test_examine_tells_locks_that_do_not_work(tmp_path: Path, fail: Failing, mon
     fail(native, "lock", errno.ENOLCK)
     assert "No locks available" in rows(one)["lock"][1]
     fail.no_more()
-    monkeypatch.setattr(native, "lock", lambda fd, blocking: True)
+    monkeypatch.setattr(native, "lock", giving(True))
     assert rows(one)["lock"][1] == "two processes can hold one lock at a time"
     monkeypatch.undo()
-    monkeypatch.setattr(native, "unlock", lambda fd: None)
+    monkeypatch.setattr(native, "unlock", giving(None))
     assert rows(one)["lock"][1] == "a lock that was given back stays held"
 
 
@@ -819,9 +829,9 @@ print(sorted({{"filelock", "pydantic", "asyncio", "typing", "dataclasses", "thre
 def test_pauses_grow_and_end() -> None:
     now = 0.0
     slept: list[float] = []
-    clock = SimpleNamespace(monotonic=lambda: now, sleep=slept.append)
+    fake = SimpleNamespace(monotonic=lambda: now, sleep=slept.append)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_lock, "clock", clock)
+        patch.setattr(_lock, "clock", fake)
         again = _lock.pauses(1.0)
         while not again.are_long:
             assert again()
@@ -847,7 +857,11 @@ def test_who_comes_anew_stands_back_for_who_has_waited(tmp_path: Path, monkeypat
     with one.resilience_lock(KEY, SECOND), pytest.raises(ResilienceError):
         two.resilience_lock(KEY, 0.02)
     stood_back: list[bool] = []
-    monkeypatch.setattr(_lock.pauses, "step_back", lambda self: stood_back.append(True))
+
+    def step_back(_self: _lock.pauses) -> None:
+        stood_back.append(True)
+
+    monkeypatch.setattr(_lock.pauses, "step_back", step_back)
     with one.resilience_lock(KEY, SECOND):
         assert stood_back == [True]
     with one.resilience_lock(KEY, SECOND):

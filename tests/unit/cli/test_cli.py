@@ -82,7 +82,7 @@ def test_every_verb_has_help(run: Run) -> None:
 
 
 def test_the_help_of_run_shows_where_the_command_stands(run: Run) -> None:
-    assert "NAME [--] CMD..." in run("run", "--help").out
+    assert "NAME [CMD ...]" in run("run", "--help").out
 
 
 def test_the_version(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 from typing import TYPE_CHECKING, cast
 
@@ -70,6 +71,15 @@ def test_the_signals_are_given_back(kind: type[relay.HandlerRelay]) -> None:
         passing.start(["true"])
         assert passing.wait() == 0
     assert ([signal.getsignal(number) for number in numbers], signal.pthread_sigmask(signal.SIG_BLOCK, ())) == before
+
+
+def test_a_signal_that_came_together_with_the_end_of_the_command_is_noticed() -> None:
+    with relay.WaitingRelay() as passing:
+        passing.start(["true"])
+        signal.raise_signal(signal.SIGUSR1)
+        os.waitid(os.P_PID, passing._started.pid, os.WEXITED | os.WNOWAIT)
+        assert passing.wait() == 0
+    assert passing.received == {signal.SIGUSR1}
 
 
 def test_this_system_tells_who_sent_a_signal_if_it_can() -> None:
