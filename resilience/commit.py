@@ -68,14 +68,22 @@ def commit(
     try:
         while True:
             lock = yield cell.ports, "lock", (cell.key, _left(deadline, clock.monotonic()) if patient else 0.0)
+            is_done = False
+            refused: ValueError | None = None
             try:
                 with lock:
-                    is_done = yield from _under_the_lock(cell, (*owed, *events), done, clock, deadline, force=force)
-            except (ResilienceError, ValueError):  # ValueError: of the policy, for a control that makes no sense
+                    try:
+                        is_done = yield from _under_the_lock(cell, (*owed, *events), done, clock, deadline, force=force)
+                    except ValueError as error:  # of the policy, for a control that makes no sense
+                        refused = error
+                        raise
+            except ResilienceError:
                 raise
             except Exception as error:
+                if error is refused:
+                    raise
                 named = _named(error, cell.ports, "lock")
-                named.outcome_unknown = True
+                named.outcome_unknown = is_done  # then it was leaving that failed, not entering
                 raise named from error
             cell.lock_timeouts = 0
             if is_done:

@@ -230,7 +230,13 @@ class Runtime:
         ports = self.opened.ports
         if ports.keys is None:
             raise StorageUnavailable(f"storage {ports.name} cannot list its keys; name the ones you want")
-        return sorted(ports.keys())
+        try:
+            return sorted(ports.keys())
+        except ResilienceError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise StorageUnavailable(f"storage {ports.name}: its keys raised {what}") from error
 
     def unbind(self) -> None:
         """Commit what is owed, and let every guard bind anew at its next use."""

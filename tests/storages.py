@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import defaultdict, deque
 from contextlib import nullcontext
+from importlib import invalidate_caches
 from typing import TYPE_CHECKING, Any
 
 from resilience import Capability, Event, Key, Snapshot, Transition, Version, hookimpl
@@ -35,7 +37,8 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: storages-of-tests\nVersion: 1\n")
     lines = "".join(f"{scheme} = storages:{name}\n" for scheme, name in SCHEMES.items())
     (information / "entry_points.txt").write_text(f"[resilience.storage]\n{lines}")
-    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    invalidate_caches()
 
 
 _memories: dict[str, MemoryStorage] = {}

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 LOOK: Final = 1.0
 """Seconds between two looks at whether somebody replaced the file behind our back."""
 pack_head: Final = HEAD.pack
+_LONG_AGO: Final = float("-inf")
 _NO_HEAD: Final = RETIRED - 1
 """What a head is taken for that is not there; no version has it."""
 _PLEA: Final = b"\1\1\1\1"
@@ -236,9 +237,11 @@ class RecordFile:
         try:
             status = os.lstat(self.path)
         except NOT_THERE:
-            return False
-        self.checked = clock.monotonic()
-        return (status.st_ino, status.st_dev) == self._identity and status.st_size >= self.layout.size
+            same = False
+        else:
+            same = (status.st_ino, status.st_dev) == self._identity and status.st_size >= self.layout.size
+        self.checked = clock.monotonic() if same else _LONG_AGO
+        return same
 
     def is_well(self, *, fresh: bool) -> bool:
         """Whether it is open, was found whole, and, if `fresh`, shows what is committed now."""
@@ -365,11 +368,6 @@ class RecordFile:
     def lock(self) -> bool:
         """Try once for the lock between processes."""
         return native.lock(self.fd, blocking=False)
-
-    def unlock(self) -> None:
-        """Give the lock back, if there is one; never a parent's."""
-        if self.fd >= 0:
-            native.unlock(self.fd)
 
     def plead(self, *, waiting: bool) -> None:
         """Ask those who come anew to stand back for a moment, or take that back; where the file is not mapped, nobody.

@@ -86,7 +86,8 @@ def sweep(folder: str, start: int) -> None:
     except OSError:
         return  # whoever uses the folder next will tell
     now = clock.wall()
-    for name in (names[start % len(names) :] + names)[:_NEIGHBOURS] if names else ():
+    start %= len(names) or 1
+    for name in (names[start:] + names[:start])[:_NEIGHBOURS]:
         path = os.path.join(folder, name)
         try:
             if name.endswith(TEMPORARY):
@@ -122,11 +123,11 @@ def _is_dead(descriptor: int, now: float) -> bool:
     except (Damaged, Newer):
         return False
     (word,) = HEAD.unpack_from(data)
-    if word == 0:
-        return now - status.st_mtime > _UNUSED
     number = number_of(word)
-    if number is None or word & RETIRED:
+    if number is None:
         return False
+    if number == 0:
+        return now - status.st_mtime > _UNUSED
     slot = decode_slot(pread(descriptor, layout.slot, layout.header + (number & 1) * layout.slot))
     return slot is not None and slot[0] == number and slot[2] < now
 

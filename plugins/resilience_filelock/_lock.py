@@ -71,15 +71,16 @@ class Entry:
     def give_back(self, held: Held, file: RecordFile | None) -> None:
         """Undo what was taken of a lock, however little it was."""
         try:
-            self._unlock(file)
+            self.unlock(file)
         except BaseException:  # it struck before the lock was given back
-            self._unlock(file)
+            self.unlock(file)
             raise
         finally:
             self.locked = None
             self.tokens.put(held)
 
-    def _unlock(self, file: RecordFile | None) -> None:
+    def unlock(self, file: RecordFile | None) -> None:
+        """Give the lock on a file back, if there is one; never a parent's."""
         if file is not None and file.fd >= 0:
             try:
                 native.unlock(file.fd)
@@ -108,8 +109,22 @@ class Held:
     ) -> None:
         """Unlock the file, then let the next thread in."""
         entry = self._entry()
-        if entry is not None:  # else: closed meanwhile, or this is a forked child and the lock the parent's
-            entry.give_back(self, entry.locked)
+        if entry is None:
+            return  # closed meanwhile, or this is a forked child and the lock the parent's
+        file = entry.locked
+        if file is None or file.fd < 0:
+            entry.give_back(self, None)
+            return
+        try:
+            native.unlock(file.fd)
+        except OSError:
+            entry.give_back(self, file)
+        except BaseException:
+            entry.give_back(self, file)
+            raise
+        else:
+            entry.locked = None
+            entry.tokens.put(self)
 
     def __del__(self) -> None:
         entry = self._entry()

@@ -135,17 +135,24 @@ class FileStorage:
     def resilience_load(self, key: Key, timeout: float) -> Snapshot:
         """See `resilience.hookspecs`.
 
-        What was read before costs one `lstat` if it is still current, and with the lock held nothing.
+        What was read before costs one `lstat` if it is still current, and with the lock held nothing; what is new, one
+        read.
         """
         entry = self._entries.get(key)
         if entry is not None and (file := entry.locked or entry.file) is not None:
             word, _, snapshot = file.last
+            locked = file is entry.locked
             try:
-                if file.view[0] == word and (file is entry.locked or file.in_place()):
-                    entry.used = file.checked
-                    return snapshot
-            except (OSError, ValueError):
-                pass  # the long way says what is wrong
+                if file.view[0] == word:
+                    if locked or file.in_place():
+                        entry.used = file.checked
+                        return snapshot
+                elif locked or (snapshot.is_current is not None and file.linked()):
+                    state = file.refresh(0.0)
+                    if state is not None:
+                        return state[2]
+            except (OSError, ValueError, Damaged, Newer, StorageUnavailable):
+                pass  # the long way tries again, and says what is wrong
         return self._load(key, timeout)
 
     def _load(self, key: Key, timeout: float) -> Snapshot:
@@ -233,7 +240,7 @@ class FileStorage:
                     if self._settled(entry, file):
                         entry.locked = file
                         return held
-                    file.unlock()
+                    entry.unlock(file)
                     if not again():
                         raise self._late(key, timeout, "somebody who replaces its file again and again")
             except OSError as error:
@@ -468,16 +475,14 @@ class FileStorage:
     # -- files ---------------------------------------------------------------------------------------------------------
 
     def _entry(self, key: Key) -> Entry:
-        entry = self._entries.get(key)
-        if entry is None:
-            with BIRTH:
-                entry = self._entries.get(key)
-                if entry is None:
-                    if len(self._entries) >= self._most:
-                        self._evict()
-                    entry = Entry(key, os.path.join(self.folder, base_of(key) + SUFFIX))
-                    self._entries[key] = entry
-        return entry
+        with BIRTH:
+            entry = self._entries.get(key)
+            if entry is None:
+                if len(self._entries) >= self._most:
+                    self._evict()
+                entry = Entry(key, os.path.join(self.folder, base_of(key) + SUFFIX))
+                self._entries[key] = entry
+            return entry
 
     def _locked(self, key: Key) -> tuple[Entry, RecordFile]:
         entry = self._entries.get(key)
@@ -511,8 +516,7 @@ class FileStorage:
                 if file.is_well(fresh=fresh) and file.in_place():
                     return file
                 entry.file = None
-                if file is not entry.locked:
-                    file.release()
+                file.release()
             entry.file = file = self._find(entry)
             entry.used = file.checked
             return file

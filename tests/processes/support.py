@@ -20,7 +20,6 @@ from resilience import CircuitBreaker, Event, Runtime, Transition, hookimpl
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from multiprocessing.connection import Connection
-    from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
@@ -44,7 +43,7 @@ class Crowd:
     """
 
     def __init__(self, method: str, size: int) -> None:
-        context: BaseContext = multiprocessing.get_context(method)
+        context: Any = multiprocessing.get_context(method)  # typeshed knows no common class with a `Process`
         if method == "forkserver":
             multiprocessing.set_forkserver_preload(PRELOADED)
         self.members: list[tuple[BaseProcess, Connection]] = []
@@ -69,7 +68,7 @@ class Crowd:
         """Start one more."""
         ours, theirs = multiprocessing.Pipe()
         _ours.append(ours)
-        process = self._context.Process(target=_member, args=(theirs, self._forks), daemon=True)
+        process: BaseProcess = self._context.Process(target=_member, args=(theirs, self._forks), daemon=True)
         with warnings.catch_warnings():
             # 3.12 warns of a fork beside threads, such as the one of pytest's time-out: here it is what is tested.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -84,7 +83,10 @@ class Crowd:
 
     def each(self, jobs: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Let each do its own job, a function and its arguments, at one instant."""
-        working = [pipe for (_, pipe), job in zip(self.members, jobs, strict=False) if pipe.send(job) is None]
+        working: list[Connection] = []
+        for (_, pipe), job in zip(self.members, jobs, strict=False):
+            pipe.send(job)
+            working.append(pipe)
         for pipe in working:
             assert _answer(pipe) == "ready"
         at = time.monotonic() + 0.01
@@ -108,7 +110,7 @@ class Crowd:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         for _, pipe in self.members:
             pipe.close()
             _ours.remove(pipe)

@@ -17,9 +17,9 @@ from processes.support import METHODS, Crowd, Meeting, breaker, command, lines, 
 from resilience import CircuitOpenError, CircuitState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from resilience import Permit
+    from resilience import CircuitBreaker, Permit, Snapshot
 
 NEVER = 1_000_000
 """A threshold that nothing here reaches."""
@@ -36,10 +36,10 @@ def fail(url: str, times: int) -> None:
 def fail_guarded(url: str, times: int) -> None:
     @breaker(url, failure_threshold=NEVER)
     def failing() -> None:
-        raise OSError
+        raise ConnectionError
 
     for _ in range(times):
-        with pytest.raises(OSError):
+        with pytest.raises(ConnectionError):
             failing()
 
 
@@ -53,18 +53,18 @@ def fail_in_threads(url: str, times: int) -> None:
 
 def fail_in_tasks(url: str, times: int) -> None:
     async def failing() -> None:
-        with pytest.raises(OSError):
-            async with breaker(url, failure_threshold=NEVER):
-                await asyncio.sleep(0)
-                raise OSError
+        async with breaker(url, failure_threshold=NEVER):
+            await asyncio.sleep(0)
+            raise ConnectionError
 
     async def together() -> None:
-        await asyncio.gather(*(failing() for _ in range(times)))
+        results = await asyncio.gather(*(failing() for _ in range(times)), return_exceptions=True)
+        assert {type(result) for result in results} == {ConnectionError}
 
     asyncio.run(together())
 
 
-def count_is_exact(crowd: Crowd, url: str, times: int, way: object = fail) -> None:
+def count_is_exact(crowd: Crowd, url: str, times: int, way: Callable[[str, int], None] = fail) -> None:
     crowd.run(way, url, times)
     status = breaker(url, failure_threshold=NEVER).status()
     expected = len(crowd.members) * times
@@ -73,7 +73,7 @@ def count_is_exact(crowd: Crowd, url: str, times: int, way: object = fail) -> No
 
 
 @pytest.mark.parametrize("way", [fail, fail_guarded, fail_in_threads, fail_in_tasks])
-def test_a_thousand_failures_of_twenty_processes(crowd: Crowd, url: str, way: object) -> None:
+def test_a_thousand_failures_of_twenty_processes(crowd: Crowd, url: str, way: Callable[[str, int], None]) -> None:
     count_is_exact(crowd, url, 50, way)
 
 
@@ -86,7 +86,7 @@ def fail_or_be_cancelled(url: str, tasks: int, seed: int) -> int:
         async with breaker(url, failure_threshold=NEVER):
             await asyncio.sleep(chance.random() / 1000)
             failed += 1
-            raise OSError
+            raise ConnectionError
 
     async def together() -> None:
         started = [asyncio.create_task(failing()) for _ in range(tasks)]
@@ -165,9 +165,15 @@ def test_a_threshold_crossed_by_twenty_at_once_is_one_transition(
 LIMIT = 3
 
 
-def probing(url: str, name: str, log: str | None = None, limit: int = LIMIT) -> object:
+def probing(url: str, name: str, log: str | None = None, limit: int = LIMIT) -> CircuitBreaker:
     return breaker(
-        url, name, log, failure_threshold=1, reset_timeout=0, half_open_max_calls=limit, half_open_success_threshold=NEVER
+        url,
+        name,
+        log,
+        failure_threshold=1,
+        reset_timeout=0,
+        half_open_max_calls=limit,
+        half_open_success_threshold=NEVER,
     )
 
 
@@ -203,9 +209,7 @@ def probes_once(crowd: Crowd, url: str, log: Path, name: str, limit: int = LIMIT
     assert (after.permits_in_use, after.half_open_successes, after.late_count) == (0, limit, 0)
 
 
-def test_time_up_for_twenty_at_once_is_one_transition_and_a_few_permits(
-    crowd: Crowd, url: str, tmp_path: Path
-) -> None:
+def test_time_up_for_twenty_at_once_is_one_transition_and_a_few_permits(crowd: Crowd, url: str, tmp_path: Path) -> None:
     for turn in range(10):
         probes_once(crowd, url, tmp_path / f"log {turn}", f"turn {turn}")
 
@@ -281,13 +285,19 @@ def break_the_lock(meeting: str, me: int) -> None:
     place = Meeting(Path(meeting), me)
     commit = _file.RecordFile.commit
 
-    def give_way_and_commit(self: _file.RecordFile, *arguments: object) -> object:
-        place.wait()
-        return commit(self, *arguments)
+    def locked(descriptor: int, *, blocking: bool) -> bool:
+        return True
 
-    _lock.native.lock = lambda *_, **__: True
-    _lock.native.unlock = lambda *_: None
-    _file.RecordFile.commit = give_way_and_commit
+    def unlocked(descriptor: int) -> None:
+        pass
+
+    def give_way_and_commit(self: _file.RecordFile, payload: bytes, expires_at: float | None) -> Snapshot:
+        place.wait()
+        return commit(self, payload, expires_at)
+
+    _lock.native.lock = locked
+    _lock.native.unlock = unlocked
+    _file.RecordFile.commit = give_way_and_commit  # type: ignore[method-assign]
 
 
 @pytest.fixture

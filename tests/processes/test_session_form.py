@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from resilience_circuit_breaker.session import (
     save_circuit,
 )
 
-AGENT = "code reviewer/α"
+AGENT = "code reviewer/é"
 
 
 def expired() -> CircuitStatus:
@@ -33,7 +32,9 @@ def expired() -> CircuitStatus:
 
 class TestManyProcesses:
     @pytest.mark.parametrize("count", [5, 20])
-    def test_an_expired_open_lets_all_in_and_makes_one_transition(self, crowd: Crowd, tmp_path: Path, count: int) -> None:
+    def test_an_expired_open_lets_all_in_and_makes_one_transition(
+        self, crowd: Crowd, tmp_path: Path, count: int
+    ) -> None:
         save_circuit(tmp_path, AGENT, expired())
         before = load_circuit(tmp_path, AGENT)
         assert before.state is CircuitState.OPEN
@@ -144,7 +145,7 @@ class TestOneProcess:
             assert record_failure(tmp_path, AGENT).state is CircuitState.CLOSED
         status = record_failure(tmp_path, AGENT)
         assert status.state is CircuitState.OPEN
-        assert status.retry_after == pytest.approx(1000, abs=20)
+        assert 980 < (status.retry_after or 0) <= 1000
         monkeypatch.setattr(session, "HALF_OPEN_SUCCESS_THRESHOLD", 2)
         save_circuit(tmp_path, AGENT, CircuitStatus(CircuitState.HALF_OPEN))
         assert record_success(tmp_path, AGENT).state is CircuitState.HALF_OPEN
@@ -165,7 +166,7 @@ class TestOneProcess:
             saved.failure_count,
             saved.last_failure_time,
         )
-        assert loaded.retry_after == pytest.approx(290, abs=9)
+        assert 270 < (loaded.retry_after or 0) <= 290
         save_circuit(tmp_path, AGENT, loaded)
         assert load_circuit(tmp_path, AGENT).failure_count == 7
         save_circuit(tmp_path, AGENT, CircuitStatus.default())
@@ -195,7 +196,7 @@ class TestOneProcess:
         monkeypatch.setenv("RESILIENCE_CIRCUIT_BREAKER__FAILURE_THRESHOLD", "1")
         monkeypatch.setenv("RESILIENCE_STORAGE", "memory:")
         assert record_failure(tmp_path, AGENT).state is CircuitState.CLOSED
-        assert os.listdir(tmp_path / ".circuits")
+        assert list((tmp_path / ".circuits").iterdir())
 
     def test_the_environment_says_how_files_are_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RESILIENCE_FILE__DURABILITY", "fsync")

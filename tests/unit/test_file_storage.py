@@ -25,9 +25,12 @@ from resilience import (
     clock,
 )
 from resilience_filelock import FileSettings, FileStorage, storage
+from resilience_filelock._folder import sweep
+from resilience_filelock._lock import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from resilience import Snapshot
 
@@ -241,6 +244,73 @@ def test_who_waits_gets_the_lock(make: Callable[[], FileStorage], own: bool) -> 
     assert order == ["waits", "gives it back", "has it"]
 
 
+def waiting(one: FileStorage, meanwhile: Callable[[], object], other: AbstractContextManager[None]) -> None:
+    """Let a thread wait for the lock, and something happen before `other` gives it back."""
+    has_it = threading.Event()
+
+    def wait() -> None:
+        with one.resilience_lock(KEY, 30):
+            has_it.set()
+
+    thread = threading.Thread(target=wait)
+    with other:
+        thread.start()
+        while not one._entries[KEY].tokens.empty():
+            clock.sleep(0.001)
+        clock.sleep(0.02)
+        assert not has_it.is_set()
+        meanwhile()
+    thread.join(30)
+    assert has_it.is_set()
+    with one.resilience_lock(KEY, 0):
+        pass
+
+
+def test_who_waits_follows_a_file_that_grows(make: Callable[[], FileStorage]) -> None:
+    one, two = make(), make()
+    version = put(one, b"here").version
+    other = two.resilience_lock(KEY, SECOND)
+    waiting(one, lambda: two.resilience_save(KEY, bytes(5000), version, None, SECOND), other)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["a thread", "another storage"])
+def test_who_waits_survives_close(make: Callable[[], FileStorage], own: bool) -> None:
+    one, two = make(), make()
+    put(one, b"here")
+    waiting(one, one.close, (one if own else two).resilience_lock(KEY, SECOND))
+
+
+def test_a_file_that_is_replaced_all_the_time_is_given_up_in_time(
+    make: Callable[[], FileStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make()
+    monkeypatch.setattr(FileStorage, "_settled", giving(False))
+    with pytest.raises(StorageLockTimeout, match="again and again"):
+        one.resilience_lock(KEY, 0.01)
+    monkeypatch.undo()
+    with one.resilience_lock(KEY, 0):
+        pass
+
+
+def test_closing_between_lock_and_work_is_an_error(
+    make: Callable[[], FileStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make()
+    put(one, b"here")
+    lock = FileStorage.resilience_lock
+
+    def closed_at_once(self: FileStorage, key: Key, timeout: float) -> AbstractContextManager[None]:
+        held = lock(self, key, timeout)
+        self.close()
+        return held
+
+    monkeypatch.setattr(FileStorage, "resilience_lock", closed_at_once)
+    with pytest.raises(StorageUnavailable, match="was closed"):
+        one.resilience_delete(KEY, None, SECOND)
+    monkeypatch.undo()
+    assert one.resilience_load(KEY, SECOND).payload == b"here"
+
+
 def test_a_lock_that_was_never_entered_is_given_back(make: Callable[[], FileStorage]) -> None:
     one, two = make(), make()
     one.resilience_lock(KEY, 0)
@@ -428,6 +498,8 @@ def test_open_files_are_bounded_and_the_least_used_close(tmp_path: Path, monkeyp
     one = FileStorage(f"file://{tmp_path}/state")
     keys = [Key("circuit_breaker", f"number {number}") for number in range(60)]
     first = put(one, b"first", keys[0])
+    for number in range(4):
+        one.resilience_delete(Key("circuit_breaker", f"missing {number}"), None, SECOND)
     with one.resilience_lock(keys[1], SECOND):
         for key in keys[2:]:
             put(one, b"here", key)
@@ -468,6 +540,12 @@ def test_records_that_expired_and_leftovers_are_dropped(tmp_path: Path) -> None:
     (folder / "stray.state").write_text("not ours")
     (folder / "short.state").touch()
     (folder / "folder.state").mkdir()
+    os.mkfifo(folder / "pipe.state")
+    put(one, b"damaged", Key("circuit_breaker", "damaged"), expires_at=now - 1)
+    (damaged,) = folder.glob("damaged-*")
+    with damaged.open("r+b") as file:
+        file.seek(8)
+        file.write(b"\xff" * 7)
     two = FileStorage(one.url)
     with two.resilience_lock(Key("circuit_breaker", "expired, locked"), SECOND):
         for number in range(30):  # each new file looks at some of its neighbours
@@ -475,11 +553,46 @@ def test_records_that_expired_and_leftovers_are_dropped(tmp_path: Path) -> None:
             one.resilience_delete(Key("circuit_breaker", f"new {number}"), None, SECOND)
     left = {path.name.rpartition("-")[0] or path.name for path in folder.iterdir()}
     assert left == {
-        *("lives", "expired--locked", "fresh--never-written"),
+        *("lives", "expired--locked", "fresh--never-written", "damaged", "pipe.state"),
         *("fresh.1234.new", "stray.state", "short.state", "folder.state"),
     }
     assert watched.is_current is not None
     assert not watched.is_current()
+
+
+@pytest.mark.parametrize("meanwhile", ["committed", "replaced"])
+def test_a_record_that_comes_to_life_while_it_is_swept_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    one, two = (FileStorage(f"file://{tmp_path}/state") for _ in range(2))
+    put(one, b"expired", expires_at=clock.wall() - 1)
+    lock = native.lock
+
+    def late(fd: int, *, blocking: bool) -> bool:
+        monkeypatch.undo()
+        if meanwhile == "committed":
+            put(two, b"alive")
+        else:
+            path = state_file(two)
+            copy = path.with_name("copy")
+            copy.write_bytes(path.read_bytes())
+            copy.rename(path)
+        return lock(fd, blocking=blocking)
+
+    monkeypatch.setattr(native, "lock", late)
+    sweep(str(tmp_path / "state/circuit_breaker"), 0)
+    assert two.resilience_load(KEY, SECOND).payload == (b"alive" if meanwhile == "committed" else b"expired")
+
+
+def test_a_sweep_finishes_what_a_killed_one_began(tmp_path: Path) -> None:
+    one = FileStorage(f"file://{tmp_path}/state")
+    put(one, b"expired", expires_at=clock.wall() - 1)
+    path = state_file(one)
+    with path.open("r+b") as file:
+        file.seek(15)
+        file.write(b"\x80")
+    sweep(str(path.parent), 0)
+    assert not path.exists()
 
 
 def test_files_replaced_behind_our_back_are_noticed(make: Callable[[], FileStorage]) -> None:

@@ -121,6 +121,22 @@ def test_a_file_that_is_truncated_while_it_is_open_is_noticed(record: Record) ->
     recover(one)
 
 
+def test_a_file_that_is_truncated_while_it_is_locked_is_noticed(record: Record) -> None:
+    one = FileStorage(record.url)
+    with one.resilience_lock(KEY, SECOND):
+        with record.path.open("r+b") as file:
+            file.seek(HEAD)
+            file.write(head(3))
+            file.truncate(SLOT_1 + 10)
+        assert one.resilience_load(KEY, SECOND).payload == b"the second version"
+        with record.path.open("r+b") as file:
+            file.seek(HEAD)
+            file.write(head(4))
+            file.truncate(SLOT_0 + 10)
+        with pytest.raises(StorageCorrupt, match="no version that is whole"):
+            one.resilience_save(KEY, b"new", Version(record.version.incarnation, 3), None, SECOND)
+
+
 def test_a_file_that_is_truncated_to_nothing_is_noticed_by_those_who_read(tmp_path: Path) -> None:
     record = Record(tmp_path)
     one = FileStorage(record.url, FileStorage.Settings(freshness="read"))

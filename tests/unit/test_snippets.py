@@ -36,6 +36,7 @@ def run(page: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.heavy  # a page starts many processes, and is right on one interpreter or wrong
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_page(page: Path, tmp_path: Path) -> None:
     done = run(page, tmp_path / "reader")

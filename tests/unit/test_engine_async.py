@@ -1,0 +1,429 @@
+"""The roads of coroutines: inline, in a worker thread, awaited; and cancellation at each await."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from storages import Faulty, Recorder, install
+
+from resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+    Key,
+    Runtime,
+    StorageError,
+    StorageLockTimeout,
+    StorageUnavailable,
+)
+from resilience.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from pathlib import Path
+
+KEY = Key("circuit_breaker", "payments")
+KINDS = ["memory", "faulty", "threaded", "called", "casual", "awaited"]
+PATIENCE = 10.0
+
+
+@pytest.fixture(autouse=True)
+def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def told() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(params=KINDS)
+def runtime(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, told: Recorder) -> Iterator[Runtime]:
+    with Runtime(storage=f"{request.param}:{tmp_path}", clock=clock, observers=[told]) as runtime:
+        yield runtime
+
+
+def make(**settings: Any) -> CircuitBreaker:
+    chosen: dict[str, Any] = {"failure_threshold": 3, "reset_timeout": 30, **settings}
+    return CircuitBreaker("payments", **chosen)
+
+
+async def well() -> str:
+    await asyncio.sleep(0)
+    return "well"
+
+
+async def failing() -> None:
+    await asyncio.sleep(0)
+    raise KeyError("the dependency")
+
+
+class TestRoads:
+    def test_the_whole_way_round(self, runtime: Runtime, clock: ManualClock, told: Recorder) -> None:
+        breaker = make()
+
+        async def main() -> None:
+            assert await breaker.acall(well) == "well"
+            for _ in range(3):
+                with pytest.raises(KeyError):
+                    await breaker.acall(failing)
+            with pytest.raises(CircuitOpenError):
+                await breaker.acall(well)
+            with pytest.raises(CircuitOpenError):
+                await breaker.acall(well)
+            clock.advance(30)
+            for _ in range(2):
+                async with breaker:
+                    await asyncio.sleep(0)
+            assert await breaker.acall(well) == "well"
+
+        asyncio.run(main())
+        assert told.moves == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
+        assert breaker.status().state is CircuitState.CLOSED
+
+    def test_failures_of_many_tasks(self, runtime: Runtime) -> None:
+        breaker = make(failure_threshold=1000)
+
+        async def main() -> None:
+            calls = [breaker.acall(failing) for _ in range(100)]
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(result) for result in results} == {KeyError}
+
+        asyncio.run(main())
+        assert breaker.status().failure_count == 100
+
+    def test_probes_of_many_tasks(self, runtime: Runtime, clock: ManualClock) -> None:
+        breaker = make(failure_threshold=1, half_open_max_calls=3, half_open_success_threshold=3)
+        breaker.record_failure()
+        clock.advance(30)
+
+        async def in_flight() -> None:
+            admitted = 0
+            full = asyncio.Event()
+
+            async def probe() -> None:
+                nonlocal admitted
+                async with breaker:
+                    admitted += 1
+                    await full.wait()
+
+            probes = [asyncio.create_task(probe()) for _ in range(10)]
+            await ends(lambda: sum(probe.done() for probe in probes) == 7 and admitted == 3)
+            assert admitted == 3
+            full.set()
+            results = await asyncio.gather(*probes, return_exceptions=True)
+            assert [type(result) for result in results].count(CircuitOpenError) == 7
+
+        asyncio.run(in_flight())
+        assert breaker.status().state is CircuitState.CLOSED
+
+    def test_the_loop_is_never_blocked_by_a_lock(self, tmp_path: Path) -> None:
+        """Inline the lock is tried once; if it is taken, the whole commit waits in a thread."""
+        with Runtime(storage=f"faulty:{tmp_path}", storage_timeout=PATIENCE) as runtime:
+            breaker = make()
+            breaker.call(lambda: 1)
+            storage = runtime.opened.storage
+
+            async def main() -> None:
+                with storage.memory.resilience_lock(KEY, 1):
+                    report = asyncio.create_task(breaker.acall(failing))
+                    for _ in range(20):
+                        await asyncio.sleep(0)
+                    assert not report.done()
+                with pytest.raises(KeyError):
+                    await report
+
+            asyncio.run(main())
+            assert breaker.status().failure_count == 1
+
+    def test_a_storage_that_is_not_inline_works_in_a_thread(self, tmp_path: Path) -> None:
+        threads: set[int] = set()
+
+        def noting(well: Callable[..., Any], *arguments: Any) -> Any:
+            threads.add(threading.get_ident())
+            return well(*arguments)
+
+        with Runtime(storage=f"threaded:{tmp_path}") as runtime:
+            runtime.opened.storage.always = {"load": noting, "save": noting, "lock": noting}
+            breaker = make()
+
+            async def main() -> None:
+                with pytest.raises(KeyError):
+                    await breaker.acall(failing)
+
+            asyncio.run(main())
+            assert threads
+            assert threading.get_ident() not in threads
+            assert breaker.status().failure_count == 1
+
+    def test_a_storage_that_is_awaited_is_never_called(self, tmp_path: Path, clock: ManualClock) -> None:
+        with Runtime(storage=f"awaited:{tmp_path}", clock=clock) as runtime:
+            breaker = make(failure_threshold=1)
+
+            async def main() -> None:
+                await breaker.acall(well)
+                with pytest.raises(KeyError):
+                    await breaker.acall(failing)
+
+            asyncio.run(main())
+            assert {"load", "save"}.isdisjoint(runtime.opened.storage.calls)
+            assert {"aload", "asave"} <= set(runtime.opened.storage.calls)
+
+
+class TestFaults:
+    @pytest.mark.parametrize("runtime", ["faulty", "threaded", "awaited"], indirect=True)
+    @pytest.mark.parametrize("fault", [StorageUnavailable("down"), OSError("cable")])
+    @pytest.mark.parametrize("mode", ["local", "allow", "deny", "raise"])
+    def test_an_outage(
+        self, runtime: Runtime, clock: ManualClock, told: Recorder, fault: BaseException, mode: str
+    ) -> None:
+        storage = runtime.opened.storage
+        breaker = make(on_store_error=mode)
+        answers: list[str] = []
+
+        async def ask() -> None:
+            try:
+                answers.append(await breaker.acall(well))
+            except CircuitOpenError:
+                answers.append("rejected")
+            except StorageError:
+                answers.append("raised")
+
+        async def main() -> None:
+            storage.always = dict.fromkeys(["load", "save", "aload", "asave"], fault)
+            await ask()
+            await ask()
+            storage.always = {}
+            clock.advance(1)
+            await ask()
+
+        asyncio.run(main())
+        expected = {"local": "well", "allow": "well", "deny": "rejected", "raise": "raised"}[mode]
+        assert answers == [expected, expected, "well"]
+        assert told.names == ["degraded", "recovered"]
+
+    @pytest.mark.parametrize("runtime", ["faulty", "threaded", "awaited"], indirect=True)
+    def test_recording_raises_nothing(self, runtime: Runtime) -> None:
+        breaker = make(failure_threshold=2)
+
+        async def main() -> None:
+            await breaker.acall(well)
+            runtime.opened.storage.always = dict.fromkeys(["save", "asave"], OSError("cable"))
+            for _ in range(2):
+                with pytest.raises(KeyError):
+                    await breaker.acall(failing)
+            with pytest.raises(CircuitOpenError):
+                await breaker.acall(well)
+
+        asyncio.run(main())
+
+    @pytest.mark.parametrize("runtime", ["faulty", "threaded"], indirect=True)
+    def test_an_outcome_is_owed(self, runtime: Runtime) -> None:
+        late = StorageLockTimeout("somebody else has it", key=KEY)
+        breaker = make()
+
+        async def main() -> None:
+            await breaker.acall(well)
+            storage = runtime.opened.storage
+            storage.plan("lock", late, *([late] if storage.capabilities else []))
+            with pytest.raises(KeyError):
+                await breaker.acall(failing)
+
+        asyncio.run(main())
+        assert breaker.status().failure_count == 1
+
+
+class Gate:
+    """A place in the storage where a call waits to be let go on; both for threads and for tasks."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def wait(self, well: Callable[..., Any], *arguments: Any) -> Any:
+        self.reached.set()
+        assert self.open.wait(PATIENCE)
+        return well(*arguments)
+
+    async def await_it(self, well: Callable[..., Any], *arguments: Any) -> Any:
+        self.reached.set()
+        while not self.open.is_set():
+            await asyncio.sleep(0.001)
+        return well(*arguments)
+
+    async def is_reached(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not self.reached.is_set():
+                await asyncio.sleep(0.001)
+
+
+async def ends(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+class TestCancellation:
+    @pytest.fixture(params=["threaded", "awaited"])
+    def runtime(
+        self, request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, told: Recorder
+    ) -> Iterator[Runtime]:
+        with Runtime(storage=f"{request.param}:{tmp_path}", clock=clock, observers=[told]) as runtime:
+            yield runtime
+
+    @staticmethod
+    def gate(storage: Faulty, hook: str) -> Gate:
+        """Let the next call of a hook wait."""
+        gate = Gate()
+        is_awaited = type(storage).__name__ == "Awaited"
+        storage.plan("a" + hook if is_awaited else hook, gate.await_it if is_awaited else gate.wait)
+        return gate
+
+    @pytest.fixture
+    def probing(self, runtime: Runtime, clock: ManualClock) -> CircuitBreaker:
+        breaker = make(failure_threshold=1, half_open_max_calls=1)
+        breaker.record_failure()
+        clock.advance(30)
+        return breaker
+
+    @pytest.mark.parametrize("hook", ["load", "save"])
+    def test_during_admission_the_permit_comes_back(self, runtime: Runtime, probing: CircuitBreaker, hook: str) -> None:
+        storage = runtime.opened.storage
+
+        async def main() -> None:
+            gate = self.gate(storage, hook)
+            task = asyncio.create_task(probing.acall(well))
+            await gate.is_reached()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            gate.open.set()
+            await ends(lambda: state(storage) == "half_open" and not permits(storage))
+            assert await probing.acall(well) == "well"
+
+        asyncio.run(main())
+        assert probing.status().half_open_successes == 1
+
+    def test_during_admission_at_the_end_of_the_loop(self, runtime: Runtime, probing: CircuitBreaker) -> None:
+        """In a thread it is done to its end; awaited, nobody is there any more to do it, and the lease runs out."""
+        storage = runtime.opened.storage
+        if type(storage).__name__ == "Awaited":
+            pytest.skip("what was sent over a network when its loop closed is not known")
+
+        async def main() -> None:
+            task = asyncio.create_task(probing.acall(well))
+            await gate.is_reached()
+            task.cancel()
+            gate.open.set()
+
+        gate = self.gate(storage, "save")
+        asyncio.run(main())
+        assert (state(storage), permits(storage)) == ("half_open", {})
+
+    def test_at_the_instant_of_the_answer(self, runtime: Runtime, probing: CircuitBreaker) -> None:
+        """The permit was taken and its caller is cancelled before it goes on."""
+        storage = runtime.opened.storage
+
+        async def main() -> None:
+            for delay in range(12):  # one of them hits the instant
+                task = asyncio.create_task(probing.acall(well))
+                if type(storage).__name__ == "Awaited":
+                    for _ in range(delay):
+                        await asyncio.sleep(0)
+                else:
+                    await asyncio.sleep(0)
+                    await ends(lambda: bool(permits(storage)) or task.done())  # noqa: B023 - awaited at once
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                await ends(lambda: not permits(storage))
+
+        asyncio.run(main())
+        assert probing.status().permits_in_use == 0
+
+    def test_in_the_call_it_is_neutral(self, runtime: Runtime, probing: CircuitBreaker) -> None:
+        storage = runtime.opened.storage
+
+        async def main() -> None:
+            task = asyncio.create_task(probing.acall(asyncio.sleep, 3600))
+            await ends(lambda: bool(permits(storage)))
+            await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await ends(lambda: not permits(storage))
+
+        asyncio.run(main())
+        status = probing.status()
+        assert (status.state, status.half_open_successes) == (CircuitState.HALF_OPEN, 0)
+
+    @pytest.mark.parametrize("hook", ["save"])
+    def test_during_the_report_the_commit_is_finished(self, runtime: Runtime, hook: str) -> None:
+        breaker = make()
+        storage = runtime.opened.storage
+
+        async def main() -> None:
+            await breaker.acall(well)
+            gate = self.gate(storage, hook)
+            task = asyncio.create_task(breaker.acall(failing))
+            await gate.is_reached()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            gate.open.set()
+            await ends(lambda: storage.memory.resilience_load(KEY, 1).payload is not None)
+
+        asyncio.run(main())
+        assert breaker.status().failure_count == 1
+
+    def test_what_fails_when_nobody_waits_any_more(
+        self, runtime: Runtime, probing: CircuitBreaker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        probing = make(failure_threshold=1, on_store_error="raise")
+        storage = runtime.opened.storage
+        is_awaited = type(storage).__name__ == "Awaited"
+
+        async def main() -> None:
+            gate = Gate()
+
+            def fails(*_: Any) -> None:
+                gate.wait(lambda: None)
+                raise StorageUnavailable("down")
+
+            async def afails(*_: Any) -> None:
+                await gate.await_it(lambda: None)
+                raise StorageUnavailable("down")
+
+            faults: Callable[..., Awaitable[None] | None] = afails if is_awaited else fails
+            storage.plan("aload" if is_awaited else "load", faults)
+            task = asyncio.create_task(probing.acall(well))
+            await gate.is_reached()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            gate.open.set()
+            await asyncio.sleep(0.05)
+
+        asyncio.run(main())
+        assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def record(storage: Faulty) -> dict[str, Any]:
+    payload = storage.memory.resilience_load(KEY, 1).payload
+    return {} if payload is None else json.loads(payload)
+
+
+def state(storage: Faulty) -> str:
+    return str(record(storage).get("state"))
+
+
+def permits(storage: Faulty) -> dict[str, Any]:
+    return record(storage).get("permits", {})

@@ -1,0 +1,536 @@
+"""The shells of a guard: what it decorates, enters and calls, and what each makes of how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+import functools
+import inspect
+import pickle
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from resilience import CircuitBreaker, CircuitOpenError, CircuitState, ConfigurationError, Runtime
+from resilience.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+pytestmark = pytest.mark.usefixtures("runtime")
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def runtime(clock: ManualClock) -> Iterator[Runtime]:
+    with Runtime(storage="memory:", clock=clock) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def breaker() -> CircuitBreaker:
+    return CircuitBreaker("payments", failure_threshold=2, reset_timeout=30, half_open_success_threshold=1)
+
+
+def failures(breaker: CircuitBreaker) -> int:
+    return breaker.status().failure_count
+
+
+def half_open(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    breaker.force_open()
+    breaker.force_open(seconds=1)
+    clock.advance(1)
+
+
+class TestFunctions:
+    def test_it_is_called_with_what_it_is_called_with(self, breaker: CircuitBreaker) -> None:
+        @breaker
+        def charge(order: int, /, *more: int, currency: str, **rest: int) -> tuple[object, ...]:
+            """Charge."""
+            return order, more, currency, rest
+
+        assert charge(1, 2, 3, currency="eur", tip=4) == (1, (2, 3), "eur", {"tip": 4})
+        assert (charge.__name__, charge.__doc__) == ("charge", "Charge.")
+        assert list(inspect.signature(charge).parameters) == ["order", "more", "currency", "rest"]
+        assert breaker.call(charge, 1, currency="usd") == (1, (), "usd", {})
+
+    def test_its_error_is_its_own(self, breaker: CircuitBreaker) -> None:
+        error = KeyError("x")
+
+        @breaker
+        def failing() -> None:
+            raise error
+
+        with pytest.raises(KeyError) as raised:
+            failing()
+        assert raised.value is error
+        assert error.__context__ is None
+        assert failures(breaker) == 1
+
+    def test_rejected_it_is_not_called(self, breaker: CircuitBreaker) -> None:
+        breaker.force_open()
+        with pytest.raises(CircuitOpenError):
+            breaker(pytest.fail)()
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), GeneratorExit(), BaseException()])
+    def test_what_says_nothing_of_the_dependency_gives_the_permit_back(
+        self, breaker: CircuitBreaker, clock: ManualClock, error: BaseException
+    ) -> None:
+        half_open(breaker, clock)
+
+        def interrupted() -> None:
+            raise error
+
+        with pytest.raises(type(error)):
+            breaker.call(interrupted)
+        status = breaker.status()
+        assert (status.state, status.permits_in_use, status.half_open_successes) == (CircuitState.HALF_OPEN, 0, 0)
+
+    def test_what_is_ignored_and_what_is_no_failure(self, clock: ManualClock) -> None:
+        breaker = CircuitBreaker("x", failure_on=OSError, ignore=BlockingIOError, half_open_success_threshold=9)
+        half_open(breaker, clock)
+        for error in (BlockingIOError, ValueError):
+            with pytest.raises(error):
+                breaker.call(_raise, error())
+        status = breaker.status()
+        assert (status.half_open_successes, status.half_open_failures, status.permits_in_use) == (1, 0, 0)
+
+    def test_results_are_judged(self, clock: ManualClock) -> None:
+        breaker = CircuitBreaker("x", failure_if=lambda status: status >= 500, failure_threshold=3)
+        codes = iter([500, 200, 503, 501])
+        assert [breaker.call(next, codes) for _ in range(2)] == [500, 200]
+        assert failures(breaker) == 0
+        assert [breaker.call(next, codes) for _ in range(2)] == [503, 501]
+        status = breaker.status()
+        assert (status.failure_count, status.last_error) == (2, "failure_if")
+        with pytest.raises(TypeError), breaker:  # a block has no result
+            raise TypeError
+        assert breaker.status().state is CircuitState.OPEN
+
+    def test_a_predicate_that_raises_is_kept_from_the_caller(self) -> None:
+        breaker = CircuitBreaker("x", failure_if=lambda result: result.code >= 500)
+        assert breaker.call(lambda: 1) == 1
+        assert failures(breaker) == 1
+
+    def test_methods(self, breaker: CircuitBreaker) -> None:
+        class Client:
+            @breaker
+            def method(self) -> object:
+                return self
+
+            @breaker
+            @classmethod
+            def of_class(cls) -> object:
+                return cls
+
+            @classmethod
+            @breaker
+            def of_class_too(cls) -> object:
+                return cls
+
+            @breaker
+            @staticmethod
+            def of_none() -> object:
+                raise KeyError
+
+        client = Client()
+        assert client.method() is client
+        assert client.of_class() is Client
+        assert Client.of_class_too() is Client
+        with pytest.raises(KeyError):
+            client.of_none()
+        assert failures(breaker) == 1
+
+    def test_partials_and_callable_objects(self, breaker: CircuitBreaker) -> None:
+        class Doubling:
+            def __call__(self, value: int) -> int:
+                return 2 * value
+
+        class Awaiting:
+            async def __call__(self) -> int:
+                raise KeyError
+
+        assert breaker(functools.partial(pow, 2))(3) == 8
+        assert breaker(Doubling())(4) == 8
+        assert breaker(len)([1]) == 1
+        for function in (Awaiting(), functools.partial(Awaiting())):
+            guarded = breaker(function)
+            assert inspect.iscoroutinefunction(guarded)
+            with pytest.raises(KeyError):
+                asyncio.run(guarded())
+        assert breaker.status().state is CircuitState.OPEN
+
+    @pytest.mark.parametrize("thing", [int, None, 7, CircuitBreaker])
+    def test_what_is_no_function(self, breaker: CircuitBreaker, thing: Any) -> None:
+        with pytest.raises(TypeError, match="decorates functions"):
+            breaker(thing)
+
+    def test_a_coroutine_function(self, breaker: CircuitBreaker) -> None:
+        @breaker
+        async def fetch(what: str) -> str:
+            await asyncio.sleep(0)
+            if what == "bad":
+                raise KeyError(what)
+            return what
+
+        assert inspect.iscoroutinefunction(fetch)
+        assert asyncio.run(fetch("good")) == "good"
+        with pytest.raises(KeyError):
+            asyncio.run(fetch("bad"))
+        assert failures(breaker) == 1
+
+    def test_results_of_coroutines_are_judged(self) -> None:
+        breaker = CircuitBreaker("x", failure_if=bool)
+
+        async def answer() -> int:
+            return 500
+
+        assert asyncio.run(breaker.acall(answer)) == 500
+        assert breaker.status().last_error == "failure_if"
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+class TestGenerators:
+    def test_it_is_admitted_at_its_first_step(self, breaker: CircuitBreaker) -> None:
+        @breaker
+        def rows() -> Iterator[int]:
+            yield 1
+
+        assert inspect.isgeneratorfunction(rows)
+        begun = rows()
+        breaker.force_open()
+        with pytest.raises(CircuitOpenError):
+            next(begun)
+
+    def test_it_passes_everything_through(self, breaker: CircuitBreaker) -> None:
+        @breaker
+        def echo() -> Any:
+            try:
+                got: object = yield "ready"
+                while True:
+                    try:
+                        got = yield got
+                    except KeyError as error:
+                        got = error
+            finally:
+                ended.append(True)
+
+        ended: list[bool] = []
+        generator = echo()
+        assert next(generator) == "ready"
+        assert generator.send(1) == 1
+        error = KeyError()
+        assert generator.throw(error) is error
+        generator.close()
+        assert ended == [True]
+
+    def test_it_is_judged_when_it_ends(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        def rows() -> Any:
+            yield 1
+            return "end"
+
+        @breaker
+        def broken() -> Iterator[int]:
+            yield 1
+            raise KeyError
+
+        half_open(breaker, clock)
+        generator = rows()
+        next(generator)
+        assert breaker.status().permits_in_use == 1
+        with pytest.raises(StopIteration) as stop:
+            next(generator)
+        assert stop.value.value == "end"
+        assert breaker.status().state is CircuitState.CLOSED
+        with pytest.raises(KeyError):
+            list(broken())
+        assert failures(breaker) == 1
+
+    def test_closed_early_it_is_neutral(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        def rows() -> Iterator[int]:
+            yield 1
+            yield 2
+
+        half_open(breaker, clock)
+        for number in rows():
+            assert number == 1
+            break
+        status = breaker.status()
+        assert (status.state, status.permits_in_use, status.half_open_successes) == (CircuitState.HALF_OPEN, 0, 0)
+
+    def test_arguments_that_do_not_fit(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        def rows(table: str) -> Iterator[int]:
+            yield len(table)
+
+        wrong: Any = rows
+        with pytest.raises(TypeError):
+            next(wrong())
+
+
+class TestAsyncGenerators:
+    def test_it_passes_everything_through(self, breaker: CircuitBreaker) -> None:
+        @breaker
+        async def echo() -> Any:
+            try:
+                got: object = yield "ready"
+                while got != "end":
+                    try:
+                        got = yield got
+                    except KeyError as error:
+                        got = error
+            finally:
+                await asyncio.sleep(0)
+                ended.append(True)
+
+        async def main() -> None:
+            generator: Any = echo()
+            assert await anext(generator) == "ready"
+            assert await generator.asend(1) == 1
+            error = KeyError()
+            assert await generator.athrow(error) is error
+            await generator.aclose()
+            assert ended == [True]
+            another: Any = echo()
+            await anext(another)
+            with pytest.raises(StopAsyncIteration):
+                await another.asend("end")
+
+        assert inspect.isasyncgenfunction(echo)
+        ended: list[bool] = []
+        asyncio.run(main())
+        assert failures(breaker) == 0
+
+    def test_it_is_judged_when_it_ends(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        async def rows() -> AsyncIterator[int]:
+            yield 1
+
+        @breaker
+        async def broken() -> AsyncIterator[int]:
+            yield 1
+            raise KeyError
+
+        async def main() -> None:
+            half_open(breaker, clock)
+            assert [number async for number in rows()] == [1]
+            assert breaker.status().state is CircuitState.CLOSED
+            with pytest.raises(KeyError):
+                [number async for number in broken()]
+
+        asyncio.run(main())
+        assert failures(breaker) == 1
+
+    def test_closed_early_it_is_neutral(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        async def rows() -> AsyncIterator[int]:
+            yield 1
+            yield 2
+
+        async def main() -> None:
+            half_open(breaker, clock)
+            generator: Any = rows()
+            assert await anext(generator) == 1
+            assert breaker.status().permits_in_use == 1
+            await generator.aclose()
+
+        asyncio.run(main())
+        status = breaker.status()
+        assert (status.state, status.permits_in_use, status.half_open_successes) == (CircuitState.HALF_OPEN, 0, 0)
+
+    def test_an_error_thrown_in_that_it_does_not_handle(self, breaker: CircuitBreaker) -> None:
+        @breaker
+        async def rows() -> AsyncIterator[int]:
+            yield 1
+
+        async def main() -> None:
+            generator: Any = rows()
+            await anext(generator)
+            with pytest.raises(KeyError):
+                await generator.athrow(KeyError())
+
+        asyncio.run(main())
+        assert failures(breaker) == 1
+
+    def test_arguments_that_do_not_fit(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        async def rows(table: str) -> AsyncIterator[int]:
+            yield len(table)
+
+        async def main() -> None:
+            wrong: Any = rows
+            with pytest.raises(TypeError):
+                await anext(wrong())
+
+        half_open(breaker, clock)
+        asyncio.run(main())
+        assert breaker.status().permits_in_use == 0
+
+    def test_rejected(self, breaker: CircuitBreaker) -> None:
+        @breaker
+        async def rows() -> AsyncIterator[int]:
+            yield 1
+
+        async def main() -> None:
+            generator: Any = rows()
+            breaker.force_open()
+            with pytest.raises(CircuitOpenError):
+                await anext(generator)
+
+        asyncio.run(main())
+
+
+class TestBlocks:
+    def test_it_is_judged_when_it_is_left(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        with pytest.raises(KeyError), breaker:
+            raise KeyError
+        assert failures(breaker) == 1
+        with breaker as entered:
+            assert entered is breaker
+        assert failures(breaker) == 0
+        half_open(breaker, clock)
+        with breaker:
+            assert breaker.status().permits_in_use == 1
+        assert breaker.status().state is CircuitState.CLOSED
+
+    def test_rejected_it_does_not_run(self, breaker: CircuitBreaker) -> None:
+        breaker.force_open()
+        with pytest.raises(CircuitOpenError), breaker:
+            pytest.fail("ran")
+        breaker.close()
+        with breaker:
+            pass
+
+    def test_it_is_entered_again_inside(self, clock: ManualClock) -> None:
+        breaker = CircuitBreaker("x", half_open_max_calls=3, half_open_success_threshold=9)
+        half_open(breaker, clock)
+        with breaker:
+            with breaker, breaker:
+                assert breaker.status().permits_in_use == 3
+                with pytest.raises(CircuitOpenError):
+                    breaker.__enter__()
+            assert breaker.status().permits_in_use == 1
+        status = breaker.status()
+        assert (status.permits_in_use, status.half_open_successes) == (0, 3)
+
+    def test_blocks_of_others_inside(self, clock: ManualClock) -> None:
+        one, other = CircuitBreaker("one"), CircuitBreaker("other")
+        with pytest.raises(KeyError), one, other:
+            with one:
+                pass
+            raise KeyError
+        assert (failures(one), failures(other)) == (1, 1)
+
+    def test_threads_and_tasks_have_their_own(self, clock: ManualClock) -> None:
+        breaker = CircuitBreaker("x", half_open_max_calls=9, half_open_success_threshold=99)
+        half_open(breaker, clock)
+        inside, leave = threading.Barrier(5), threading.Barrier(5)
+
+        def block() -> None:
+            with breaker:
+                inside.wait(10)
+                leave.wait(10)
+
+        threads = [threading.Thread(target=block) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        inside.wait(10)
+        assert breaker.status().permits_in_use == 4
+        leave.wait(10)
+        for thread in threads:
+            thread.join(10)
+
+        async def main() -> None:
+            async def task() -> None:
+                async with breaker:
+                    await full.wait()
+
+            full = asyncio.Event()
+            tasks = [asyncio.create_task(task()) for _ in range(4)]
+            await asyncio.sleep(0)
+            assert breaker.status().permits_in_use == 4
+            full.set()
+            await asyncio.gather(*tasks)
+
+        asyncio.run(main())
+        status = breaker.status()
+        assert (status.permits_in_use, status.half_open_successes) == (0, 8)
+
+    def test_a_block_left_in_another_context_reports_nothing(self, breaker: CircuitBreaker) -> None:
+        contextvars.Context().run(breaker.__enter__)
+        breaker.__exit__(KeyError, KeyError(), None)
+        assert failures(breaker) == 0
+        asyncio.run(breaker.__aexit__(KeyError, KeyError(), None))
+        assert failures(breaker) == 0
+
+    def test_awaited(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        async def main() -> None:
+            async with breaker as entered:
+                assert entered is breaker
+            with pytest.raises(KeyError):
+                async with breaker:
+                    raise KeyError
+            assert failures(breaker) == 1
+            async with breaker:
+                await asyncio.sleep(0)
+            assert failures(breaker) == 0
+            half_open(breaker, clock)
+            async with breaker:
+                assert breaker.status().permits_in_use == 1
+            assert breaker.status().state is CircuitState.CLOSED
+
+        asyncio.run(main())
+
+
+class TestObjects:
+    def test_repr_and_name(self, breaker: CircuitBreaker) -> None:
+        assert (breaker.name, repr(breaker)) == ("payments", "CircuitBreaker('payments')")
+
+    @pytest.mark.parametrize("name", ["", " x", "x" * 1001, "a\nb", 7, None])
+    def test_impossible_names(self, name: Any) -> None:
+        with pytest.raises(ConfigurationError, match="CircuitBreaker"):
+            CircuitBreaker(name)
+
+    def test_impossible_settings_are_told_at_once(self) -> None:
+        settings: list[dict[str, Any]] = [{"failure_threshold": 0}, {"reset_timeout": "soon"}, {"treshold": 3}]
+        for given in settings:
+            with pytest.raises(ConfigurationError, match=next(iter(given))):
+                CircuitBreaker("x", **given)
+
+    def test_it_pickles_and_copies_as_its_configuration(self, breaker: CircuitBreaker) -> None:
+        breaker.record_failure()
+        for again in (pickle.loads(pickle.dumps(breaker)), copy.copy(breaker), copy.deepcopy(breaker)):
+            assert (again.name, failures(again)) == ("payments", 1)
+        pickle.loads(pickle.dumps(breaker)).record_failure()
+        assert breaker.status().state is CircuitState.OPEN
+        stored = pickle.loads(pickle.dumps(CircuitBreaker.stored("payments")))
+        assert stored.status().state is CircuitState.OPEN
+
+    def test_one_of_a_runtime_does_not_pickle(self) -> None:
+        runtime = Runtime(storage="memory:")
+        with pytest.raises(TypeError, match="bound to a runtime"):
+            pickle.dumps(CircuitBreaker("x", runtime=runtime))
+
+    def test_a_rejection_pickles(self, breaker: CircuitBreaker) -> None:
+        breaker.force_open(seconds=60, reason="maintenance")
+        with pytest.raises(CircuitOpenError) as rejection:
+            breaker.acquire()
+        again = pickle.loads(pickle.dumps(rejection.value))
+        assert (again.name, again.state, again.retry_after, str(again)) == (
+            "payments",
+            CircuitState.FORCED_OPEN,
+            60,
+            str(rejection.value),
+        )
+        assert again.reason == "maintenance"
