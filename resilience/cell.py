@@ -6,7 +6,7 @@ in one object that is replaced whole.
 
 from __future__ import annotations
 
-from resilience.errors import PluginError, ResilienceError
+from resilience.errors import PluginError, ResilienceError, StorageIncompatible
 from resilience.gather import Owed
 from resilience.policy import FOREVER, NEUTRAL, SUCCESS, Lease, Report
 from resilience.storage import Snapshot, Word
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilience.engine import Engine
-    from resilience.fuse import Fuse
     from resilience.policy import Outcome, Policy, Refusal, State, Step
     from resilience.ports import Ports
     from resilience.storage import Indexed, Key, Version
@@ -84,13 +83,15 @@ class Memo:
 
     def report(self, outcome: Outcome, error: str | None) -> None:
         """As a permit: tell how the call went."""
-        if outcome != NEUTRAL and self.cell.engine is not None:
-            self.cell.engine.report(self.cell, outcome, self.epoch, None, error)
+        engine = self.cell.engine
+        if outcome != NEUTRAL and engine is not None:
+            engine.report(self.cell, outcome, self.epoch, None, error)
 
     async def areport(self, outcome: Outcome, error: str | None) -> None:
         """Do what `report` does without blocking the event loop."""
-        if outcome != NEUTRAL and self.cell.engine is not None:
-            await self.cell.engine.areport(self.cell, outcome, self.epoch, None, error)
+        engine = self.cell.engine
+        if outcome != NEUTRAL and engine is not None:
+            await engine.areport(self.cell, outcome, self.epoch, None, error)
 
 
 NEVER = Memo(None, None, None, FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]
@@ -99,6 +100,13 @@ NEVER = Memo(None, None, None, FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[a
 
 def _no_time() -> float:
     return 0.0
+
+
+def _says(is_current: Callable[[], bool]) -> bool:
+    try:
+        return is_current()
+    except Exception:  # noqa: BLE001 - a plugin may raise anything; the load that follows says what is wrong
+        return False
 
 
 class View:
@@ -114,7 +122,7 @@ class View:
     def is_current(self) -> bool:
         """Whether it is known, without I/O, to be what is committed."""
         is_current = self.snapshot.is_current
-        return is_current is not None and is_current()
+        return is_current is not None and _says(is_current)
 
     def is_fresh(self, monotonic: float, max_staleness: float) -> bool:
         """Whether a decision may be made on it."""
@@ -122,7 +130,7 @@ class View:
         is_current = self.snapshot.is_current
         if is_current is None:
             return age < max_staleness
-        return age < RECHECK and is_current()
+        return age < RECHECK and _says(is_current)
 
 
 class Cell:
@@ -130,13 +138,12 @@ class Cell:
 
     __slots__ = (
         "__weakref__",
+        "_debts",
         "engine",
-        "fuse",
         "key",
         "lock_timeouts",
         "memo",
         "origin",
-        "owed",
         "policy",
         "ports",
         "shadow",
@@ -145,18 +152,23 @@ class Cell:
     )
 
     def __init__(
-        self, key: Key, policy: Policy, ports: Ports, engine: Engine | None, wall: Callable[[], float]
+        self,
+        key: Key,
+        policy: Policy,
+        ports: Ports,
+        engine: Engine | None,
+        wall: Callable[[], float],
+        debts: dict[Key, Owed] | None = None,
     ) -> None:
         self.key = key
         self.policy = policy
         self.ports = ports
         self.wall = wall
+        self._debts: dict[Key, Owed] = {} if debts is None else debts
         self.engine = engine
         """`None` once the runtime was closed, or in a child of a fork: then the guard binds anew."""
         self.memo = NEVER
         self.view: View | None = None
-        self.owed: Owed | None = None
-        self.fuse: Fuse | None = None
         self.shadow: Cell | None = None
         """The private copy that is used while the storage does not answer."""
         self.origin: tuple[Cell, int] | None = None
@@ -183,9 +195,13 @@ class Cell:
 
     def owe(self, *reports: Report) -> None:
         """Owe reports that could not be committed."""
-        if self.owed is None:
-            self.owed = Owed()
-        self.owed.add(*reports)
+        self._debts.setdefault(self.key, Owed()).add(*reports)
+        self.memo = NEVER  # no success is quiet now: it comes after what is owed
+
+    @property
+    def owed(self) -> Owed | None:
+        """What is owed to the key, by all guards of it."""
+        return self._debts.get(self.key) if self._debts else None
 
     def retire(self) -> None:
         """Let the guard bind anew at its next use; reports of calls that are under way are dropped."""
@@ -195,12 +211,14 @@ class Cell:
     @property
     def state(self) -> State:
         """The state as last seen; that of a key without a record if none was seen."""
-        return self.policy.initial() if self.view is None else self.view.state
+        view = self.view
+        return self.policy.initial() if view is None else view.state
 
     @property
     def version(self) -> Version | None:
         """The version as last seen."""
-        return None if self.view is None else self.view.snapshot.version
+        view = self.view
+        return None if view is None else view.snapshot.version
 
     def adopt(self, snapshot: object, monotonic: float) -> View:
         """Take over what was loaded.
@@ -213,12 +231,20 @@ class Cell:
             what = type(snapshot).__name__
             raise PluginError(f"storage {self.ports.name}: load of {self.key} returned {what}, not a Snapshot")
         view = self.view
-        if view is not None and snapshot.version == view.snapshot.version:
+        if (
+            view is not None
+            and snapshot.version == view.snapshot.version
+            and snapshot.payload == view.snapshot.payload  # an older copy may have been restored
+        ):
             state = view.state
         elif snapshot.payload is None:
             state = self.policy.initial()
         else:
-            state = self.policy.decode(snapshot.payload)
+            try:
+                state = self.policy.decode(snapshot.payload)
+            except StorageIncompatible as error:
+                error.key = self.key  # it says nothing of the other records
+                raise
         self.view = view = View(snapshot, state, monotonic)
         return view
 
@@ -227,17 +253,17 @@ class Cell:
         self.view = View(snapshot, state, monotonic)
         self.memo = NEVER  # one on a snapshot that is trusted for a while would outlive it
 
-    def remember(self, view: View, step: Step, now: float, max_staleness: float) -> Memo | None:
+    def remember(self, view: View, step: Step, now: float, fresh_for: float) -> Memo | None:
         """Keep a step that answered an admission and changed nothing of a view; `None` if it may not be kept."""
         is_current = view.snapshot.is_current
         until = min(step.until, now + RECHECK)
         if is_current is None:
-            until = min(until, now + max_staleness)
+            until = min(until, now + fresh_for)
             is_current = Word(_ALWAYS, 0)
         elif not isinstance(is_current, Word):
             return None
         decision = step.decision
-        if isinstance(decision, Lease):
+        if isinstance(decision, Lease) or self.owed:
             return None
         self.memo = memo = Memo(self, step.state, decision, now, until, is_current)
         return memo

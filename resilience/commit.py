@@ -13,6 +13,8 @@ from resilience.errors import (
     ResilienceError,
     StorageConflict,
     StorageCorrupt,
+    StorageError,
+    StorageLockTimeout,
     StorageUnavailable,
 )
 from resilience.storage import Snapshot
@@ -41,7 +43,7 @@ class Committed:
     used, `version` the one that is committed now.
     """
 
-    __slots__ = ("moves", "now", "resets", "step", "tells", "version")
+    __slots__ = ("is_saving", "moves", "now", "resets", "step", "tells", "version")
 
     step: Step
 
@@ -50,12 +52,20 @@ class Committed:
         self.tells: tuple[tuple[str, Mapping[str, object]], ...] = ()
         self.resets: tuple[tuple[str, Mapping[str, object]], ...] = ()
         self.now = 0.0
+        self.is_saving = False
         self.version: Version | None = None
 
 
-def commit(
-    cell: Cell, events: Sequence[PolicyEvent], clock: Clock, deadline: float, *, patient: bool, force: bool = False
-) -> Requests[Committed]:
+def commit(  # noqa: C901 - each way out of the lock says whether it was saved
+    cell: Cell,
+    events: Sequence[PolicyEvent],
+    done: Committed,
+    clock: Clock,
+    deadline: float,
+    *,
+    patient: bool,
+    force: bool = False,
+) -> Requests[None]:
     """Answer what is owed and the events in one commit; they are stamped with the time read under the lock.
 
     :param deadline: monotonic seconds at which to give up.
@@ -64,10 +74,11 @@ def commit(
     :raises StorageError: as the hooks raise it; `StorageUnavailable` if conflicts did not end before the deadline.
     """
     owed = cell.owed.take() if cell.owed else ()
-    done = Committed()
     try:
         while True:
             lock = yield cell.ports, "lock", (cell.key, _left(deadline, clock.monotonic()) if patient else 0.0)
+            if lock is None:
+                raise PluginError(f"storage {cell.ports.name}: its lock returned None, not a context manager")
             is_done = False
             refused: ValueError | None = None
             try:
@@ -87,11 +98,12 @@ def commit(
                 raise named from error
             cell.lock_timeouts = 0
             if is_done:
-                return done
+                return
             if clock.monotonic() >= deadline:
-                raise StorageUnavailable(f"{cell.key}: others committed first until the time was up", key=cell.key)
+                raise StorageLockTimeout(f"{cell.key}: others committed first until the time was up", key=cell.key)
     except BaseException as error:
-        if owed and not (isinstance(error, StorageUnavailable) and error.outcome_unknown):
+        unknown = done.is_saving if not isinstance(error, StorageError) else getattr(error, "outcome_unknown", False)
+        if owed and not unknown:
             cell.owe(*owed)
         raise
 
@@ -124,9 +136,11 @@ def _under_the_lock(
         return True
     payload, expires_at = policy.encode(state), policy.expires_at(state)
     monotonic = clock.monotonic()
+    done.is_saving = True  # until it is known that nothing was saved
     try:
         saved = yield ports, "save", (key, payload, expected, expires_at, _left(deadline, monotonic))
     except StorageConflict as conflict:
+        done.is_saving = False
         cell.view = None
         if conflict.current is not None:
             with suppress(ValueError):  # if it is damaged, the next turn finds out under the lock
@@ -147,13 +161,14 @@ def _refresh(cell: Cell, done: Committed, clock: Clock, deadline: float) -> Requ
         return cell.adopt((yield ports, "load", (key, _left(deadline, monotonic))), monotonic)
     except (StorageCorrupt, ValueError) as damage:
         yield ports, "discard", (key, str(damage), _left(deadline, clock.monotonic()))
-        done.resets = (*done.resets, ("state_reset", {"error": str(damage)}))
         empty = yield ports, "load", (key, _left(deadline, clock.monotonic()))
         cell.view = None
         try:
-            return cell.adopt(empty, clock.monotonic())
+            view = cell.adopt(empty, clock.monotonic())
         except ValueError as error:
             raise StorageUnavailable(f"{key} was set aside and is damaged all the same: {error}", key=key) from error
+        done.resets = (*done.resets, ("state_reset", {"error": str(damage)}))
+        return view
 
 
 def _left(deadline: float, now: float) -> float:
@@ -163,7 +178,9 @@ def _left(deadline: float, now: float) -> float:
 
 def _named(error: Exception, ports: Ports, hook: str) -> StorageUnavailable:
     """Name the plugin that raised anything but our errors: it is treated as a storage that does not answer."""
-    return StorageUnavailable(f"storage {ports.name}: its {hook} raised {type(error).__name__}: {error}")
+    return StorageUnavailable(
+        f"storage {ports.name}: its {hook} raised {type(error).__name__}: {error}", outcome_unknown=hook == "save"
+    )
 
 
 def drive(requests: Requests[T]) -> T:

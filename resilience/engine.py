@@ -6,12 +6,13 @@ or awaited.  The road of nearly every call is none of them: it is the memo that 
 
 from __future__ import annotations
 
+import os
 import threading
-from weakref import WeakValueDictionary
 
 from resilience.cell import NEVER, Cell, Memo, View
-from resilience.commit import adrive, commit, drive
+from resilience.commit import Committed, adrive, commit, drive
 from resilience.errors import (
+    PolicyRejected,
     ResilienceError,
     StorageCorrupt,
     StorageError,
@@ -29,18 +30,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from concurrent.futures import Executor
     from typing import Any, TypeVar
 
     from resilience.announce import Announcer
     from resilience.clock import Clock
-    from resilience.commit import Committed, Requests
+    from resilience.commit import Requests
+    from resilience.gather import Owed
     from resilience.policy import Outcome, Policy, PolicyEvent, Step
     from resilience.ports import Ports
     from resilience.storage import Key, Version
 
     T = TypeVar("T")
 
-_FAULTS = (StorageLockTimeout, StorageUnavailable, StorageIncompatible)
+_FAULTS = StorageError
 
 LOCK_TIMEOUTS_OF_AN_OUTAGE = 2
 """So many lock time-outs of a key in a row count as `StorageUnavailable`."""
@@ -64,7 +67,7 @@ class Engine:
     :param max_staleness: seconds for which a snapshot is trusted that cannot tell whether it is current.
     """
 
-    __slots__ = ("_announcer", "_clock", "_fuse", "_fuses", "_max_staleness", "_ports", "_timeout")
+    __slots__ = ("_announcer", "_clock", "_debts", "_fuse", "_fuses", "_making", "_max_staleness", "_ports", "_timeout")
 
     def __init__(
         self,
@@ -81,11 +84,13 @@ class Engine:
         self._timeout = timeout
         self._max_staleness = max_staleness
         self._fuse = Fuse()
-        self._fuses: WeakValueDictionary[Key, Fuse] = WeakValueDictionary()
+        self._making = threading.RLock()
+        self._debts: dict[Key, Owed] = {}
+        self._fuses: dict[Key, Fuse] = {}
 
     def cell(self, key: Key, policy: Policy) -> Cell:
         """Make this process's view of a key, for one guard."""
-        return Cell(key, policy, self._ports, self, self._clock.wall)
+        return Cell(key, policy, self._ports, self, self._clock.wall, self._debts)
 
     # -- admission ---------------------------------------------------------------------------------------------------
 
@@ -129,12 +134,16 @@ class Engine:
                 permit = yield from self._decide(cell, deadline, anonymous=anonymous, patient=patient, force=trying)
             except _FAULTS as error:
                 if not patient and isinstance(error, StorageLockTimeout):
+                    self._retry_at_once(cell)
                     raise
-                outage = self._as_outage(cell, error)
+                outage = self._as_outage(cell, error, trying=trying)
                 if outage is None:
                     refusal = cell.policy.refuse(cell.state, "the lock of its record could not be had")
                     raise refusal.error(cell.key.name, self._clock.wall()) from error
                 self._blow(cell, outage)
+            except PolicyRejected:  # the shared state answered: that is an answer of the storage too
+                self._mend(cell, trying)
+                raise
             else:
                 self._mend(cell, trying)
                 return permit
@@ -153,7 +162,7 @@ class Engine:
         deadline = self._clock.monotonic() + self._timeout
         permit = yield from self._decide(shadow, deadline, anonymous=anonymous, patient=True)
         if permit is shadow.memo:  # the fast road goes on, until the storage may be asked again
-            fuse = self._fuse if outage.key is None or cell.fuse is None else cell.fuse
+            fuse = self._fuse if outage.key is None else self._fuses.get(cell.key, self._fuse)
             until = self._clock.wall() + fuse.seconds_to_retry(self._clock.monotonic())
             shadow.memo.until = min(shadow.memo.until, until)
             cell.memo = shadow.memo
@@ -172,8 +181,7 @@ class Engine:
             if permit is not None:
                 return permit
         admit = Admit(0.0, 0, anonymous=anonymous)
-        done = yield from commit(cell, (admit,), self._clock, deadline, patient=patient, force=force)
-        self._announce(cell, done)
+        done = yield from self._commit(cell, (admit,), deadline, patient=patient, force=force)
         return self._permit(cell, done.step, done.now, None)
 
     def _answer(self, cell: Cell, view: View, *, anonymous: bool) -> Memo | Permit | None:
@@ -182,7 +190,8 @@ class Engine:
         step = cell.policy.step(view.state, Admit(now, 0, anonymous=anonymous))
         if step.keep:
             return None
-        return self._permit(cell, step, now, cell.remember(view, step, now, self._max_staleness))
+        fresh_for = self._max_staleness - (self._clock.monotonic() - view.loaded_at)
+        return self._permit(cell, step, now, cell.remember(view, step, now, fresh_for))
 
     @staticmethod
     def _permit(cell: Cell, step: Step, now: float, memo: Memo | None) -> Memo | Permit:
@@ -246,7 +255,7 @@ class Engine:
             origin, epoch = cell.origin
             if origin.engine is None:
                 return  # a forked child leaves it to the parent
-            if origin.shadow is cell:
+            if origin.shadow is cell and not self._is_well(origin):
                 yield from self._settle(cell, report, patient=True)
                 return
             if report.token is not None or report.epoch != epoch:
@@ -258,16 +267,17 @@ class Engine:
                 yield from self._settle(cell, report, patient=patient, force=trying)
             except _FAULTS as fault:
                 if not patient and isinstance(fault, StorageLockTimeout):
+                    self._retry_at_once(cell)
                     raise
-                yield from self._unsettled(cell, report, fault)
+                yield from self._unsettled(cell, report, fault, trying=trying)
             else:
                 self._mend(cell, trying)
         else:
             yield from self._meanwhile(cell, report, outage)
 
-    def _unsettled(self, cell: Cell, report: Report, fault: StorageError) -> Requests[None]:
+    def _unsettled(self, cell: Cell, report: Report, fault: StorageError, *, trying: bool = False) -> Requests[None]:
         """A report met a failure of the storage: owe it, or go on as in an outage."""
-        outage = self._as_outage(cell, fault)
+        outage = self._as_outage(cell, fault, trying=trying)
         if outage is None:
             cell.owe(report)
         else:
@@ -293,8 +303,7 @@ class Engine:
                 report.now = self._clock.wall()
                 if not cell.policy.step(view.state, report).keep:
                     return
-        done = yield from commit(cell, (report,), self._clock, deadline, patient=patient, force=force)
-        self._announce(cell, done)
+        yield from self._commit(cell, (report,), deadline, patient=patient, force=force)
 
     # -- control and reading -----------------------------------------------------------------------------------------
 
@@ -372,7 +381,20 @@ class Engine:
 
     def _commit_now(self, cell: Cell, events: Sequence[PolicyEvent], *, force: bool) -> None:
         deadline = self._clock.monotonic() + self._timeout
-        self._announce(cell, drive(commit(cell, events, self._clock, deadline, patient=True, force=force)))
+        drive(self._commit(cell, events, deadline, patient=True, force=force))
+
+    def _commit(
+        self, cell: Cell, events: Sequence[PolicyEvent], deadline: float, *, patient: bool, force: bool
+    ) -> Requests[Committed]:
+        done = Committed()
+        try:
+            yield from commit(cell, events, done, self._clock, deadline, patient=patient, force=force)
+        except BaseException:
+            done.moves = done.tells = ()  # a record that was set aside stays so
+            raise
+        finally:
+            self._announce(cell, done)
+        return done
 
     def _announce(self, cell: Cell, done: Committed) -> None:
         if done.moves or done.tells or done.resets:
@@ -391,7 +413,10 @@ class Engine:
         :param aabandon: the same, awaitable.
         """
         if self._ports.aload is not None:
-            return await _shielded(adrive(make(True)), aabandon)
+            try:
+                return await _shielded(adrive(make(False)), aabandon)
+            except StorageLockTimeout:
+                return await _in_thread(lambda: drive(make(True)), abandon)
         if Capability.INLINE in self._ports.capabilities:
             try:
                 return drive(make(False))
@@ -403,7 +428,7 @@ class Engine:
 
     def _is_well(self, cell: Cell) -> bool:
         """Whether there is no outage of the storage or of this key."""
-        return not self._fuse.is_blown and (cell.fuse is None or not cell.fuse.is_blown)
+        return not self._fuse.is_blown and (not self._fuses or not self._fuses.get(cell.key, self._fuse).is_blown)
 
     def _outage(self, cell: Cell) -> tuple[StorageError | None, bool]:
         """Why the storage may not be asked now; or that it may, and whether that is the one try of this second.
@@ -411,7 +436,7 @@ class Engine:
         That try is a commit that saves even if nothing changed: nothing less shows that the storage works again.
         """
         trying = False
-        for fuse in (self._fuse, cell.fuse):
+        for fuse in (self._fuse, self._fuses.get(cell.key)):
             if fuse is not None and fuse.is_blown:
                 outage = fuse.ask(self._clock.monotonic())
                 if outage is not None:
@@ -419,22 +444,28 @@ class Engine:
                 trying = True
         return None, trying
 
-    def _as_outage(self, cell: Cell, error: StorageError) -> StorageError | None:
-        """Say what a failure of the storage means; `None`: a lock that could not be had, for the first time."""
+    def _retry_at_once(self, cell: Cell) -> None:
+        for fuse in (self._fuse, self._fuses.get(cell.key)):
+            if fuse is not None:
+                fuse.retry_at_once()
+
+    def _as_outage(self, cell: Cell, error: StorageError, *, trying: bool) -> StorageError | None:
+        """Say what a failure of the storage means; `None`: a lock that could not be had, for the first time.
+
+        In an outage (`trying`) there is no first time: it goes on.
+        """
         if not isinstance(error, StorageLockTimeout):
             return error
         cell.lock_timeouts += 1
-        if cell.lock_timeouts < LOCK_TIMEOUTS_OF_AN_OUTAGE:
+        if cell.lock_timeouts < LOCK_TIMEOUTS_OF_AN_OUTAGE and not trying:
             return None
         outage = StorageUnavailable(str(error), key=cell.key)
         outage.__cause__ = error
         return outage
 
     def _blow(self, cell: Cell, outage: StorageError) -> None:
-        if outage.key is None:
-            fuse = self._fuse
-        else:
-            fuse = cell.fuse = cell.fuse or self._fuses.setdefault(cell.key, Fuse())  # one for all guards of a key
+        # One fuse for the storage, one for each key, whose guards share it.
+        fuse = self._fuse if outage.key is None else self._fuses.setdefault(cell.key, Fuse())
         if fuse.blow(self._clock.monotonic(), outage):
             data = {"error": str(outage), "mode": cell.policy.on_store_error, "storage": self._ports.name}
             self._announcer.event("degraded", outage.key, self._clock.wall(), data)
@@ -443,7 +474,7 @@ class Engine:
     def _mend(self, cell: Cell, trying: bool) -> None:  # noqa: FBT001 - what `_outage` said
         cell.shadow = None
         if trying:
-            for fuse, key in ((self._fuse, None), (cell.fuse, cell.key)):
+            for fuse, key in ((self._fuse, None), (self._fuses.get(cell.key), cell.key)):
                 seconds = None if fuse is None else fuse.mend(self._clock.monotonic())
                 if seconds is not None:
                     data = {"seconds": seconds, "storage": self._ports.name}
@@ -451,13 +482,18 @@ class Engine:
 
     def _shadow(self, cell: Cell) -> Cell:
         """Return the private copy of a key; it begins with what was last seen of the shared record."""
-        if cell.shadow is None:
-            snapshot = Snapshot(None, None) if cell.view is None else cell.view.snapshot
-            record = PrivateRecord(snapshot.payload, snapshot.version)
-            shadow = Cell(cell.key, cell.policy, record.ports(self._ports.name), self, self._clock.wall)
-            shadow.origin = (cell, cell.state.epoch)
-            cell.shadow = shadow
-        return cell.shadow
+        with self._making:
+            shadow = cell.shadow  # once: another thread may find the storage well again at any time
+            if shadow is None:
+                view = cell.view
+                snapshot, state = (
+                    (Snapshot(None, None), cell.policy.initial()) if view is None else (view.snapshot, view.state)
+                )
+                record = PrivateRecord(snapshot.payload, snapshot.version)
+                shadow = Cell(cell.key, cell.policy, record.ports(self._ports.name), self, self._clock.wall)
+                shadow.origin = (cell, state.epoch)
+                cell.shadow = shadow
+            return shadow
 
 
 def _again(outage: StorageError) -> StorageError:
@@ -475,6 +511,28 @@ def _give_back(permit: Memo | Permit) -> None:
 async def _agive_back(permit: Memo | Permit) -> None:
     """Do what `_give_back` does, where the storage is awaited."""
     await permit.areport(NEUTRAL, None)
+
+
+_pool: Executor | None = None
+
+
+def _workers() -> Executor:
+    """Return threads of our own: those of the loop may all wait for the dependency that is down."""
+    global _pool  # noqa: PLW0603 - one pool of a process
+    if _pool is None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        _pool = ThreadPoolExecutor(8, "resilience")
+    return _pool
+
+
+def _forget_workers() -> None:
+    global _pool  # noqa: PLW0603 - a child has none of its parent's threads
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)
 
 
 async def _in_thread(work: Callable[[], T], abandon: Callable[[T], None] | None) -> T:
@@ -500,7 +558,7 @@ async def _in_thread(work: Callable[[], T], abandon: Callable[[T], None] | None)
         return None
 
     loop = asyncio.get_running_loop()
-    begun = loop.run_in_executor(None, copy_context().run, errand)
+    begun = loop.run_in_executor(_workers(), copy_context().run, errand)
     try:
         error = await asyncio.shield(begun)
     except asyncio.CancelledError:
@@ -508,7 +566,7 @@ async def _in_thread(work: Callable[[], T], abandon: Callable[[T], None] | None)
             abandoned = True
             answered = bool(answers)
         if answered and abandon is not None:  # at the same instant
-            loop.run_in_executor(None, abandon, answers[0])
+            loop.run_in_executor(_workers(), abandon, answers[0])
         raise
     if error is not None:
         raise error

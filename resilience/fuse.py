@@ -33,7 +33,11 @@ class Fuse:
             if now >= self._retry_at:
                 self._retry_at = now + RETRY_EVERY
                 return None
-            return self.error
+            return self.error  # `None` if another thread has just mended it
+
+    def retry_at_once(self) -> None:
+        """Take back a leave to ask that was not used: the lock would have had to be waited for."""
+        self._retry_at = 0.0
 
     def seconds_to_retry(self, now: float) -> float:
         """How long nobody may ask."""
@@ -47,7 +51,7 @@ class Fuse:
                 self._blown_at = now
                 self.is_blown = True
             self._retry_at = now + RETRY_EVERY
-            self.error = error
+            self.error = error.with_traceback(None)  # which would keep the first caller's variables alive
             return begins
 
     def mend(self, now: float) -> float | None:
@@ -56,4 +60,5 @@ class Fuse:
             if not self.is_blown:
                 return None
             self.is_blown = False
+            self.error = None
             return now - self._blown_at

@@ -10,7 +10,7 @@ import functools
 
 from resilience.cell import Cell, Memo
 from resilience.errors import ConfigurationError
-from resilience.permits import Permit, pop, push
+from resilience.permits import Permit, error_name, pop, push
 from resilience.policy import FAILURE, SUCCESS
 from resilience.storage import Key
 
@@ -117,6 +117,13 @@ class Guard:
         cell = self._bound()
         return await cell.reach().aadmit(cell)
 
+    def _strayed(self) -> Permit:
+        """Make a permit for a block that ends in another context than it began in, where its own is not to be found.
+
+        As with `record_*` without a token, its report belongs to the present epoch.
+        """
+        return Permit(self._bound(), None)
+
     # -- use ---------------------------------------------------------------------------------------------------------
 
     def acquire(self) -> Permit:
@@ -182,9 +189,7 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Report how the block went."""
-        permit = pop(self._key)
-        if permit is None:
-            return
+        permit = pop(self._key) or self._strayed()
         if error is not None:
             permit.report(*_judged_error(permit, error))
         elif not permit.is_quiet():
@@ -204,10 +209,10 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Report how the block went."""
-        permit = pop(self._key)
-        if permit is None:
-            return
-        if error is not None:
+        permit = pop(self._key) or self._strayed()
+        if isinstance(error, GeneratorExit):  # closed from outside: nothing may be awaited any more
+            permit.report(*_judged_error(permit, error))
+        elif error is not None:
             await permit.areport(*_judged_error(permit, error))
         elif not permit.is_quiet():
             await permit.areport(SUCCESS, None)
@@ -227,7 +232,7 @@ _UNBOUND = Cell.unbound()
 
 def _judged_error(permit: Memo | Permit, error: BaseException) -> tuple[Outcome, str | None]:
     outcome = permit.cell.policy.judge_error(error)
-    return outcome, type(error).__name__ if outcome == FAILURE else None
+    return outcome, error_name(error) if outcome == FAILURE else None
 
 
 def _judged_result(permit: Memo | Permit, result: object) -> tuple[Outcome, str | None]:
@@ -269,6 +274,9 @@ def _async_shell(guard: Guard, function: Callable[P, Awaitable[R]]) -> Callable[
         permit = memo if memo.refusal is None and memo.holds(cell.wall()) else await guard._aadmit()  # noqa: SLF001
         try:
             result = await function(*args, **kwargs)
+        except GeneratorExit as error:  # closed from outside: nothing may be awaited any more
+            permit.report(*_judged_error(permit, error))
+            raise
         except BaseException as error:
             await permit.areport(*_judged_error(permit, error))
             raise

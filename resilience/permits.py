@@ -8,6 +8,8 @@ from resilience.policy import FAILURE, NEUTRAL, SUCCESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from resilience.cell import Cell, Memo
     from resilience.engine import Engine
     from resilience.policy import Outcome
@@ -26,7 +28,7 @@ class Permit:
     def __init__(
         self,
         cell: Cell,
-        epoch: int,
+        epoch: int | None,
         lease: str | None = None,
         expires_at: float | None = None,
         *,
@@ -87,7 +89,11 @@ class Permit:
 
 def error_name(error: BaseException | str | None) -> str | None:
     """Return the class name of an error, as it is kept in a record."""
-    return error if error is None or isinstance(error, str) else type(error).__name__
+    return error if error is None or isinstance(error, str) else _name_of(type(error))
+
+
+_name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
+"""Read past a metaclass, which may lie or raise."""
 
 
 def parse_token(token: str) -> tuple[int, str | None]:
@@ -115,7 +121,8 @@ def push(key: Key, permit: Permit | Memo) -> None:
 def pop(key: Key) -> Permit | Memo | None:
     """Take back the youngest permit that this thread or task holds for a key; `None` if it holds none.
 
-    There is none if a generator that was entered in one task is closed in another; its lease, if any, runs out.
+    There is none if the block is left in another context than it was entered in, as when a framework runs the two
+    halves of a generator in copies of a context; its lease, if it has one, runs out.
     """
     held = _held.get()
     for index in range(len(held) - 1, -1, -1):

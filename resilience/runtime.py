@@ -217,8 +217,8 @@ class Runtime:
 
     def bind(self, key: Key, policy: Policy) -> Cell:
         """Make the cell of a guard."""
-        cell = self.opened.engine.cell(key, policy)
-        with self._lock:
+        with self._lock:  # all of it, so that no cell is missed by who closes
+            cell = self.opened.engine.cell(key, policy)
             self._cells.add(cell)
         return cell
 
@@ -245,8 +245,8 @@ class Runtime:
 
     def close(self) -> None:
         """Commit what is owed, let go of all guards and close the storage; the next use opens it again."""
+        self.unbind()  # without the lock: observers may run
         with self._lock:
-            self.unbind()
             opened, self._opened = self._opened, None
             self._configuration = None
             if opened is not None and opened.storage is not self._storage:

@@ -109,12 +109,9 @@ class Held:
     ) -> None:
         """Unlock the file, then let the next thread in."""
         entry = self._entry()
-        if entry is None:
-            return  # closed meanwhile, or this is a forked child and the lock the parent's
-        file = entry.locked
-        if file is None or file.fd < 0:
-            entry.give_back(self, None)
-            return
+        file = None if entry is None else entry.locked
+        if entry is None or file is None:
+            return  # given back before, closed meanwhile, or in a forked child, where the lock is the parent's
         try:
             native.unlock(file.fd)
         except OSError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from processes.support import METHODS, Crowd, Meeting, breaker, command, lines, number
+from processes.support import METHODS, Crowd, Meeting, breaker, command, lines, number, wait_until
 
 from resilience import CircuitOpenError, CircuitState
 
@@ -103,7 +103,10 @@ def fail_or_be_cancelled(url: str, tasks: int, seed: int) -> int:
 def test_tasks_that_are_cancelled(crowd: Crowd, url: str) -> None:
     jobs = [(fail_or_be_cancelled, url, 20, seed) for seed in range(len(crowd.members))]
     failed = sum(crowd.each(jobs))
-    status = breaker(url, failure_threshold=NEVER).status()
+    guarded = breaker(url, failure_threshold=NEVER)
+    # What was begun for a task that was cancelled is finished, maybe after its loop has ended.
+    wait_until(lambda: guarded.status().failure_count >= failed, "the last commit")
+    status = guarded.status()
     assert (status.failure_count, number(status.version)) == (failed, failed)
     assert failed >= 10 * len(crowd.members)
 

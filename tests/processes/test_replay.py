@@ -37,17 +37,17 @@ def keep_a_diary(path: str) -> None:
     from resilience_circuit_breaker.policy import CircuitBreakerPolicy
     from resilience_filelock import FileStorage
 
-    last: list[Any] = [None]
+    last: dict[str, Any] = {}
     step, save = CircuitBreakerPolicy.step, FileStorage.resilience_save
 
     def noting_step(self: Any, state: Any, event: Any, /) -> Any:
-        last[0] = event
+        last["event"] = event
         return step(self, state, event)
 
     def noting_save(self: Any, key: Any, payload: bytes, expected: Any, expires_at: Any, timeout: float) -> Any:
         saved: Any = save(self, key, payload, expected, expires_at, timeout)
-        event: Any = last[0]
-        fields: dict[str, Any] = {name: getattr(event, name) for name in type(event).__slots__}
+        event: Any = last["event"]
+        fields: dict[str, Any] = {name: getattr(event, name) for name in event.__slots__}
         entry = {
             "version": list(saved.version),
             "kind": type(event).__name__,

@@ -327,7 +327,7 @@ class TestCancellation:
 
         gate = self.gate(storage, "save")
         asyncio.run(main())
-        assert (state(storage), permits(storage)) == ("half_open", {})
+        asyncio.run(ends(lambda: (state(storage), permits(storage)) == ("half_open", {})))
 
     def test_at_the_instant_of_the_answer(self, runtime: Runtime, probing: CircuitBreaker) -> None:
         """The permit was taken and its caller is cancelled before it goes on."""

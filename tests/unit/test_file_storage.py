@@ -319,6 +319,16 @@ def test_a_lock_that_was_never_entered_is_given_back(make: Callable[[], FileStor
         one.resilience_lock(KEY, 0)
 
 
+def test_a_lock_that_is_given_back_twice_still_excludes(make: Callable[[], FileStorage]) -> None:
+    one = make()
+    held = one.resilience_lock(KEY, 0)
+    with held:
+        pass
+    held.__exit__(None, None, None)
+    with one.resilience_lock(KEY, 0), pytest.raises(StorageLockTimeout):
+        one.resilience_lock(KEY, 0)
+
+
 def test_an_error_inside_gives_the_lock_back(make: Callable[[], FileStorage]) -> None:
     one, two = make(), make()
     with pytest.raises(KeyError), one.resilience_lock(KEY, 0):
@@ -537,6 +547,7 @@ def test_records_that_expired_and_leftovers_are_dropped(tmp_path: Path) -> None:
         path.touch()
         os.utime(path, (now - 7200, now - 7200))
     (folder / "fresh.1234.new").touch()
+    (folder / "notes.txt").touch()
     (folder / "stray.state").write_text("not ours")
     (folder / "short.state").touch()
     (folder / "folder.state").mkdir()
@@ -553,7 +564,7 @@ def test_records_that_expired_and_leftovers_are_dropped(tmp_path: Path) -> None:
             one.resilience_delete(Key("circuit_breaker", f"new {number}"), None, SECOND)
     left = {path.name.rpartition("-")[0] or path.name for path in folder.iterdir()}
     assert left == {
-        *("lives", "expired--locked", "fresh--never-written", "damaged", "pipe.state"),
+        *("lives", "expired--locked", "fresh--never-written", "damaged", "pipe.state", "notes.txt"),
         *("fresh.1234.new", "stray.state", "short.state", "folder.state"),
     }
     assert watched.is_current is not None

@@ -23,6 +23,7 @@ from resilience import (
     clock,
 )
 from resilience_filelock import FileStorage, _file, _paths, _record
+from resilience_filelock._lock import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -384,6 +385,26 @@ def test_a_file_whose_deleter_died_in_between_is_mended(record: Record, timeout:
     assert known.is_current()
     retire(record)
     assert put(two, b"goes on").version == Version(record.version.incarnation, 3)
+
+
+def test_an_interrupt_while_a_retired_file_is_given_back_leaves_no_lock(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = FileStorage(record.url), FileStorage(record.url)
+    one.resilience_load(KEY, SECOND)
+    retire(record)
+
+    def struck(_fd: int) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(native, "unlock", struck)
+    with pytest.raises(KeyboardInterrupt):
+        one.resilience_lock(KEY, SECOND)
+    with two.resilience_lock(KEY, 0):
+        pass
+    with one.resilience_lock(KEY, 0):
+        pass
 
 
 def test_a_file_that_stays_retired_under_somebody_elses_lock_is_an_error_in_time(record: Record) -> None:
