@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from itertools import islice
 
 from resilience import Key, clock
 from resilience_filelock._lock import native
@@ -75,19 +76,24 @@ def _peek(path: str) -> tuple[Key, int] | None:
         os.close(descriptor)
 
 
-def sweep(folder: str, start: int) -> None:
+def sweep(folder: str, draw: int) -> None:
     """Look at a few files of a kind's folder, and drop what means nothing any more; never waits, never raises.
 
-    Called when a file was made, so that there are never many more files than live records: what killed processes left
-    half made, records that have expired, files that nobody ever wrote a record into.
+    `draw`: random bits, which say where to look.  Called when a file was made, so that there are never many more files
+    than live records: what killed processes left half made, records that have expired, files that nobody ever wrote a
+    record into.
     """
+    # Half of the times the first few, a quarter of the times some of the twice as many that follow, and so forth: all
+    # are looked at in time, while making a file costs much the same however many there are.
+    level = draw & -draw or 1
+    skipped = _NEIGHBOURS * (level - 1 + draw // (2 * level) % level)
     try:
-        names = os.listdir(folder)
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, skipped, skipped + _NEIGHBOURS)]
     except OSError:
         return  # whoever uses the folder next will tell
     now = clock.wall()
-    start %= len(names) or 1
-    for name in (names[start:] + names[:start])[:_NEIGHBOURS]:
+    for name in names:
         path = os.path.join(folder, name)
         try:
             if name.endswith(TEMPORARY):

@@ -38,6 +38,7 @@ def test_parallel_shells_count_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert status.version.startswith("8@")
 
 
+@pytest.mark.everywhere
 def test_a_shell_checks_and_another_reports() -> None:
     breaker = CircuitBreaker("x", failure_threshold=1, reset_timeout=0, half_open_success_threshold=1)
     breaker.record_failure()

@@ -129,6 +129,7 @@ def test_the_status_of_the_command_is_passed_on_and_recorded(
     assert recorded() == then
 
 
+@pytest.mark.everywhere
 def test_a_success_is_recorded() -> None:
     ended([*RESILIENCE, "run", "x", "false"])
     assert recorded() == failure("exit 1")

@@ -156,6 +156,7 @@ def opens_once(crowd: Crowd, url: str, log: Path, name: str, threshold: int) -> 
 
 
 @pytest.mark.parametrize("threshold", [1, 3, 20])
+@pytest.mark.everywhere
 def test_a_threshold_crossed_by_twenty_at_once_is_one_transition(
     crowd: Crowd, url: str, tmp_path: Path, threshold: int
 ) -> None:
@@ -268,6 +269,7 @@ def switch(url: str, verb: str) -> None:
     guarded.record_failure() if verb == "open" else guarded.reset()
 
 
+@pytest.mark.everywhere
 def test_the_next_call_of_every_process_sees_it(crowd: Crowd, url: str) -> None:
     everybody = range(len(crowd.members))
     assert crowd.run(call, url) == [True] * len(everybody)
@@ -310,6 +312,7 @@ def pair(tmp_path: Path) -> Iterator[Crowd]:
         yield pair
 
 
+@pytest.mark.everywhere
 class TestWithoutTheLock:
     """Each time, not now and then."""
 

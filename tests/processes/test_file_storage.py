@@ -87,6 +87,7 @@ def count_in_step(url: str, start: Any, times: int) -> None:
 @pytest.mark.filterwarnings(
     "ignore:.*multi-threaded.*fork:DeprecationWarning"
 )  # pytest's own thread waits in `timeout`
+@pytest.mark.everywhere
 def test_processes_count_exactly(tmp_path: Path, method: str) -> None:
     context: Any = multiprocessing.get_context(method)
     processes, times = 6, 100
@@ -153,6 +154,7 @@ def hold_until_told(url: str, pipe: Any) -> None:
             pipe.send("saved")
 
 
+@pytest.mark.everywhere
 def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -266,6 +268,7 @@ def kill_writers(folder: str, kills: int, seed: int) -> dict[str, int]:
     return {"commits": sum(map(len, acknowledged.values())), "files": len(files), "unsaid": lost}
 
 
+@pytest.mark.everywhere
 def test_killed_writers_lose_nothing_and_leave_nothing_damaged(tmp_path: Path) -> None:
     assert alone(kill_writers, str(tmp_path), 40, 1)["commits"] > 40
 
@@ -475,6 +478,7 @@ def fork_while_locked(folder: str, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", ["exits", "uses", "releases"])
+@pytest.mark.everywhere
 def test_a_child_forked_with_the_lock_held_never_frees_it(tmp_path: Path, what: str) -> None:
     alone(fork_while_locked, str(tmp_path), what)
 

@@ -69,6 +69,7 @@ def probing(url: str) -> CircuitBreaker:
     return guarded
 
 
+@pytest.mark.everywhere
 class TestPermits:
     def test_a_child_that_leaves_the_block_frees_nothing(self, probing: CircuitBreaker) -> None:
         with probing:
@@ -137,6 +138,7 @@ def leave_the_block(probing: CircuitBreaker) -> None:
         os._exit(status)
 
 
+@pytest.mark.everywhere
 class TestLocks:
     @staticmethod
     def impatient(url: str) -> CircuitBreaker:

@@ -115,6 +115,7 @@ def is_let_in(guarded: CircuitBreaker) -> bool:
     return True
 
 
+@pytest.mark.everywhere
 def test_the_permit_of_a_killed_holder_comes_back(url: str) -> None:
     guarded = probing(url)
     guarded.record_failure()

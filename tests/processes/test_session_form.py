@@ -32,6 +32,7 @@ def expired() -> CircuitStatus:
 
 class TestManyProcesses:
     @pytest.mark.parametrize("count", [5, 20])
+    @pytest.mark.everywhere
     def test_an_expired_open_lets_all_in_and_makes_one_transition(
         self, crowd: Crowd, tmp_path: Path, count: int
     ) -> None:
@@ -84,6 +85,7 @@ class TestManyProcesses:
         assert number(after.version) - number(before.version) == 1
 
     @pytest.mark.parametrize("count", [3, 20])
+    @pytest.mark.everywhere
     def test_failures_from_closed(self, crowd: Crowd, tmp_path: Path, count: int) -> None:
         statuses = crowd.run(record_failure, tmp_path, AGENT, count=count)
         after = load_circuit(tmp_path, AGENT)

@@ -613,7 +613,7 @@ def test_a_setting_without_a_default_is_asked_for_by_its_variable() -> None:
         ("cafétéria", "CAFETERIA"),
         ("Cafe\N{COMBINING ACUTE ACCENT}", "CAFE"),
         ("straße", "STRASSE"),
-        ("１２", "12"),  # noqa: RUF001 - full-width digits
+        ("１２", "12"),
         ("支払い", ""),
         ("支払い 2", "2"),
         ("🙂", ""),
