@@ -84,15 +84,27 @@ class Crowd:
     def each(self, jobs: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Let each do its own job, a function and its arguments, at one instant."""
         working: list[Connection] = []
-        for (_, pipe), job in zip(self.members, jobs, strict=False):
-            pipe.send(job)
-            working.append(pipe)
-        for pipe in working:
-            assert _answer(pipe) == "ready"
-        at = time.monotonic() + 0.01
-        for pipe in working:
-            pipe.send(at)
-        return [_answer(pipe) for pipe in working]
+        try:
+            for (_, pipe), job in zip(self.members, jobs, strict=False):
+                pipe.send(job)
+                working.append(pipe)
+            for pipe in working:
+                assert _answer(pipe) == "ready"
+            at = time.monotonic() + 0.01
+            for pipe in working:
+                pipe.send(at)
+            answers = [_received(pipe) for pipe in working]
+        except BaseException:
+            self._start_again()
+            raise
+        return [_unpacked(answer) for answer in answers]
+
+    def _start_again(self) -> None:
+        """Replace all, as some may still be at what a test gave up waiting for."""
+        for member, (process, _) in enumerate(self.members):
+            process.kill()
+            process.join(5)
+            self.replace(member)
 
     def one(self, member: int, function: Callable[..., Any], *arguments: Any) -> Any:
         """Let one of them call a function, now."""
@@ -129,12 +141,21 @@ class Failed(AssertionError):
     """What a process was told to do raised; the message has its traceback."""
 
 
-def _answer(pipe: Connection) -> Any:
+def _received(pipe: Connection) -> tuple[str, Any]:
     assert pipe.poll(PATIENCE), "a process did not answer"
-    kind, answer = pipe.recv()
+    received: tuple[str, Any] = pipe.recv()
+    return received
+
+
+def _unpacked(received: tuple[str, Any]) -> Any:
+    kind, answer = received
     if kind == "raised":
         raise Failed(answer)
     return answer
+
+
+def _answer(pipe: Connection) -> Any:
+    return _unpacked(_received(pipe))
 
 
 def _member(pipe: Connection, inherited: bool) -> None:  # noqa: FBT001 - by position, as arguments of processes are
@@ -184,7 +205,7 @@ class Meeting:
 
 @cache
 def breaker(url: str, name: str = "shared", log: str | None = None, **settings: Any) -> CircuitBreaker:
-    """Return this process's breaker; `log` is a file that its transitions and events go to."""
+    """Return this process's breaker; `log` is where its transitions and events go, see `lines`."""
     return CircuitBreaker(name, runtime=_runtime(url, log), **settings)
 
 
@@ -196,28 +217,29 @@ def _runtime(url: str, log: str | None) -> Runtime:
 
 
 class Appending:
-    """An observer that many processes write one file with; a line is written whole."""
+    """An observer that many processes write one file with, one for each breaker; a line is written whole."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     @hookimpl
     def resilience_transition(self, transition: Transition) -> None:
-        self._write(f"{transition.old}->{transition.new} {transition.epoch} {transition.version}")
+        self._write(transition.key.name, f"{transition.old}->{transition.new} {transition.epoch} {transition.version}")
 
     @hookimpl
     def resilience_event(self, event: Event) -> None:
-        self._write(f"event {event.name} {dict(event.data)}")
+        self._write("" if event.key is None else event.key.name, f"event {event.name} {dict(event.data)}")
 
-    def _write(self, line: str) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    def _write(self, name: str, line: str) -> None:
+        descriptor = os.open(f"{self._path} {name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(descriptor, f"{line}\n".encode())
         os.close(descriptor)
 
 
-def lines(log: Path, beginning: str = "") -> list[str]:
-    """What was written to the file of `Appending`, as far as it begins so."""
-    return [line for line in log.read_text().splitlines() if line.startswith(beginning)] if log.exists() else []
+def lines(log: Path, name: str, beginning: str = "") -> list[str]:
+    """What was told to `Appending` of a breaker, as far as it begins so."""
+    file = log.with_name(f"{log.name} {name}")
+    return [line for line in file.read_text().splitlines() if line.startswith(beginning)] if file.exists() else []
 
 
 def number(version: str | None) -> int:

@@ -113,8 +113,9 @@ def test_tasks_that_are_cancelled(crowd: Crowd, url: str) -> None:
 
 def shells(url: str, times: int) -> None:
     """Let twenty shells record failures side by side, and see that none was lost."""
+    # Unmeasured: starting coverage a thousand times takes longer than all the rest, and other tests measure the verb.
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
         "RESILIENCE_STORAGE": url,
         "RESILIENCE_STORAGE_TIMEOUT": "30",
         "RESILIENCE_CIRCUIT_BREAKER__FAILURE_THRESHOLD": str(NEVER),
@@ -122,7 +123,7 @@ def shells(url: str, times: int) -> None:
     line = " ".join(command("-m", "resilience", "failure", "shared"))
     loop = f"for i in {' '.join(map(str, range(times)))}; do {line} || exit 1; done"
     running = [subprocess.Popen(["sh", "-c", loop], env=environment) for _ in range(20)]
-    assert [shell.wait(100) for shell in running] == [0] * 20
+    assert [shell.wait(800) for shell in running] == [0] * 20
     status = breaker(url, failure_threshold=NEVER).status()
     assert (status.failure_count, number(status.version)) == (20 * times, 20 * times)
 
@@ -132,7 +133,7 @@ def test_twenty_shells(url: str) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_thousand_failures_of_twenty_shells(url: str) -> None:
     shells(url, 50)
 
@@ -149,10 +150,10 @@ def fail_once(url: str, name: str, log: str, threshold: int) -> str:
 def opens_once(crowd: Crowd, url: str, log: Path, name: str, threshold: int) -> None:
     crowd.run(fail_once, url, name, str(log), threshold)
     status = breaker(url, name).status()
-    opened = lines(log, "closed->open 1 ")
+    opened = lines(log, name, "closed->open 1 ")
     assert len(opened) == 1, f"{len(opened)} transitions"
     assert (status.state, status.failure_count) == (CircuitState.OPEN, threshold)
-    assert len(lines(log)) == 1 + (len(crowd.members) - threshold)  # and an event for each that came too late
+    assert len(lines(log, name)) == 1 + (len(crowd.members) - threshold)  # and an event for each that came too late
 
 
 @pytest.mark.parametrize("threshold", [1, 3, 20])
@@ -161,7 +162,7 @@ def test_a_threshold_crossed_by_twenty_at_once_is_one_transition(
     crowd: Crowd, url: str, tmp_path: Path, threshold: int
 ) -> None:
     for turn in range(3):
-        opens_once(crowd, url, tmp_path / f"log {turn}", f"turn {turn}", threshold)
+        opens_once(crowd, url, tmp_path / "log", f"turn {turn}", threshold)
 
 
 # --- probing ----------------------------------------------------------------------------------------------------------
@@ -208,20 +209,21 @@ def probes_once(crowd: Crowd, url: str, log: Path, name: str, limit: int = LIMIT
     assert len(admitted) == limit, f"{len(admitted)} permits"
     assert len(set(admitted)) == limit
     assert (status.state, status.permits_in_use) == (CircuitState.HALF_OPEN, limit)
-    assert len(lines(log)) == len(lines(log, "open->half_open 2 ")) == 1
+    assert len(lines(log, name)) == len(lines(log, name, "open->half_open 2 ")) == 1
     after = probing(url, name, limit=limit).status()
     assert (after.permits_in_use, after.half_open_successes, after.late_count) == (0, limit, 0)
 
 
 def test_time_up_for_twenty_at_once_is_one_transition_and_a_few_permits(crowd: Crowd, url: str, tmp_path: Path) -> None:
     for turn in range(10):
-        probes_once(crowd, url, tmp_path / f"log {turn}", f"turn {turn}")
+        probes_once(crowd, url, tmp_path / "log", f"turn {turn}")
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(600)
 def test_a_hundred_times_up(crowd: Crowd, url: str, tmp_path: Path) -> None:
     for turn in range(100):
-        probes_once(crowd, url, tmp_path / f"log {turn}", f"turn {turn}")
+        probes_once(crowd, url, tmp_path / "log", f"turn {turn}")
 
 
 def probe_often(url: str, flags: str, me: int, times: int) -> tuple[int, int]:
