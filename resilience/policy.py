@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 
     Outcome = Literal["success", "failure", "neutral"]
     OnStoreError = Literal["local", "allow", "deny", "raise"]
+    Keep = Literal[0, 1, 2]
 
 SUCCESS: Literal["success"] = "success"
 FAILURE: Literal["failure"] = "failure"
 NEUTRAL: Literal["neutral"] = "neutral"
 
-KEEP = False
+KEEP: Literal[0] = 0
 """Nothing that others must know has changed: no commit."""
-NOW = True
+LATER: Literal[1] = 1
+"""Others must know, but not at once: a report that is alike until `Step.until` may be gathered and committed as one."""
+NOW: Literal[2] = 2
 """Commit before the decision is given."""
 
 FOREVER = float("inf")
@@ -53,10 +56,11 @@ class Report:
 
     `now` is the wall-clock seconds of the commit, `at` those of the end of the call (earlier, if the report had to
     wait for the lock).  `epoch` is the one the call was admitted in, `None` for the present one; `token` that of its
-    lease, if it has one.  `error` is the class name of what failed.  `draw`: 64 random bits.
+    lease, if it has one.  `error` is the class name of what failed.  `duration`: seconds that the call took, `None` if
+    nobody measured.  `count`: so many calls that ended alike.  `draw`: 64 random bits.
     """
 
-    __slots__ = ("at", "draw", "epoch", "error", "now", "outcome", "token")
+    __slots__ = ("at", "count", "draw", "duration", "epoch", "error", "now", "outcome", "token")
 
     def __init__(
         self,
@@ -68,6 +72,8 @@ class Report:
         epoch: int | None,
         token: str | None,
         error: str | None,
+        duration: float | None = None,
+        count: int = 1,
     ) -> None:
         self.now = now
         self.draw = draw
@@ -76,6 +82,19 @@ class Report:
         self.epoch = epoch
         self.token = token
         self.error = error
+        self.duration = duration
+        self.count = count
+
+
+class Rejected:
+    """So many calls were rejected since this process told it last; `now` and `draw` as ever."""
+
+    __slots__ = ("count", "draw", "now")
+
+    def __init__(self, now: float, draw: int, count: int) -> None:
+        self.now = now
+        self.draw = draw
+        self.count = count
 
 
 class Control:
@@ -91,7 +110,7 @@ class Control:
 
 
 if TYPE_CHECKING:
-    PolicyEvent = Admit | Report | Control
+    PolicyEvent = Admit | Report | Rejected | Control
 
 
 class Lease:
@@ -134,10 +153,11 @@ class Step:
     `state` is the state after the event; `decision` answers an `Admit`: `None` lets the call in and keeps no account
     of it, a `Lease` lets it in and does, a `Refusal` does not.  `until` says how long, with the state unchanged, the
     same event gets the same answer (valid while ``event.now <= now < until``).  `keep` says whether others must know.
-    `moved` is the change of state to announce, `tells` the names and data of other events.
+    `moved` is the change of state to announce, `tells` the names and data of other events.  `asks` is a number of the
+    state that grows when other processes should settle what they gathered before their own next decision.
     """
 
-    __slots__ = ("decision", "keep", "moved", "state", "tells", "until")
+    __slots__ = ("asks", "decision", "keep", "moved", "state", "tells", "until")
 
     def __init__(
         self,
@@ -145,9 +165,10 @@ class Step:
         decision: Lease | Refusal | None = None,
         *,
         until: float = FOREVER,
-        keep: bool = KEEP,
+        keep: Keep = KEEP,
         moved: Move | None = None,
         tells: tuple[tuple[str, Mapping[str, object]], ...] = (),
+        asks: int = 0,
     ) -> None:
         self.state = state
         self.decision = decision
@@ -155,6 +176,7 @@ class Step:
         self.keep = keep
         self.moved = moved
         self.tells = tells
+        self.asks = asks
 
 
 if TYPE_CHECKING:
@@ -233,8 +255,23 @@ if TYPE_CHECKING:
             """Refuse for a reason that lies outside the state: the storage does not answer, the lock is taken."""
             ...
 
-        def judge_error(self, error: BaseException, /) -> Outcome:
-            """Say what an exception that left the protected call means."""
+        @property
+        def gather(self) -> float:
+            """Seconds for which a process may gather reports that are kept ``LATER``; 0: it commits each."""
+            ...
+
+        @property
+        def gather_limit(self) -> int:
+            """So many reports a process gathers at most."""
+            ...
+
+        @property
+        def judges_durations(self) -> bool:
+            """Whether reports need a `duration`."""
+            ...
+
+        def judge_error(self, error: BaseException, duration: float | None = None, /) -> Outcome:
+            """Say what an exception that left the protected call means; `duration` in seconds, if it was measured."""
             ...
 
         def judge_result(self, result: object, /) -> Outcome:
