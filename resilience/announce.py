@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from resilience.cell import Cell
     from resilience.clock import Clock
     from resilience.commit import Committed
     from resilience.ports import Observers
@@ -28,12 +29,11 @@ class Announcer:
         self._clock = clock
         self._complained_at: dict[str, float] = {}
 
-    def committed(self, key: Key, done: Committed, *, shared: bool) -> None:
-        """Tell what a commit changed; `shared` is false for one to a private copy."""
+    def committed(self, cell: Cell, done: Committed) -> None:
+        """Tell what a commit changed; one to a private copy has no version that means anything to others."""
+        key, version = cell.key, done.version if cell.origin is None else None
         for move, epoch in done.moves:
-            transition = Transition(
-                key, move.old, move.new, move.reason, done.now, done.version if shared else None, epoch
-            )
+            transition = Transition(key, move.old, move.new, move.reason, done.now, version, epoch)
             for name, tell in self._observers.transitions:
                 self._tell(name, tell, transition)
         for event, data in (*done.resets, *done.tells):

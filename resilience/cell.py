@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from resilience.errors import PluginError, ResilienceError, StorageIncompatible
 from resilience.gather import Owed
-from resilience.policy import FOREVER, NEUTRAL, SUCCESS, Lease, Report
+from resilience.policy import FOREVER, KEEP, LATER, NEUTRAL, SUCCESS, Lease, Report
 from resilience.storage import Snapshot, Word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from resilience.clock import Clock
     from resilience.engine import Engine
+    from resilience.errors import PolicyRejected
+    from resilience.gather import Gathered
     from resilience.policy import Outcome, Policy, Refusal, State, Step
     from resilience.ports import Ports
     from resilience.storage import Indexed, Key, Version
@@ -35,7 +38,7 @@ class Memo:
     memo that lets in also serves as the permit of such a call, which has no lease.
     """
 
-    __slots__ = ("_quiet", "cell", "refusal", "since", "state", "until", "view", "word")
+    __slots__ = ("_success", "cell", "owed", "quiet", "refusal", "since", "state", "until", "view", "word")
 
     lease = None
 
@@ -49,7 +52,12 @@ class Memo:
         self.until = until
         self.view = is_current.view
         self.word = is_current.value
-        self._quiet: bool | None = None
+        self.owed: Owed | None = None
+        """Where rejected calls are counted and successes gathered; `None`: there is neither."""
+        self.quiet: bool | None = None
+        """Whether a success changes nothing as long as the word is this one; `None`: nobody asked yet."""
+        self._success: Gathered | None = None
+        """What stands for each success that is gathered until `until`."""
 
     @property
     def epoch(self) -> int:
@@ -63,35 +71,69 @@ class Memo:
         except ValueError:  # the storage released what it had mapped
             return False
 
-    def is_quiet(self) -> bool:
-        """Whether a success of a call that this let in changes nothing, so that it need not be reported."""
-        quiet = self._quiet
+    def rejection(self, now: float) -> PolicyRejected:
+        """Make the error of one more call that `refusal` keeps out."""
+        refusal, owed = self.refusal, self.owed
+        assert refusal is not None  # noqa: S101 - the caller looked; for the type checkers
+        if owed is not None:
+            owed.rejected.append(None)
+        return refusal.error(self.cell.key.name, now)
+
+    def takes_success(self, duration: float | None) -> bool:
+        """Whether a success needs no report: it changes nothing, or it was gathered.
+
+        :param duration: seconds that the call took, where they matter.
+        """
+        quiet = self.quiet
         if quiet is None:
-            quiet = self._quiet = self._success_is_nothing()
+            quiet = self._ask_policy()
+        cell, success, owed = self.cell, self._success, self.owed
+        if success is not None and owed is not None:
+            # Whatever was committed meanwhile: it belongs to the epoch and the bucket that the call began in.
+            policy = cell.policy
+            gathered = owed.gathered
+            if (
+                self.since <= cell.wall() < self.until
+                and (duration is None or duration <= policy.slow_after)
+                and len(gathered) + 1 < policy.gather_limit
+            ):
+                gathered.append(success)
+                return True
+            return False
         try:
             return quiet and self.view[0] == self.word
         except ValueError:  # the storage released what it had mapped
             return False
 
-    def _success_is_nothing(self) -> bool:
+    def _ask_policy(self) -> bool:
+        """Find out what a success means here, once for all calls that this lets in."""
         policy = self.cell.policy
-        if policy.judges_results or self.view is _ALWAYS:
-            return False
         success = Report(self.since, 0, SUCCESS, at=self.since, epoch=self.epoch, token=None, error=None)
         step = policy.step(self.state, success)
-        return not step.keep and not step.tells and step.until == FOREVER
+        if step.keep == LATER and self.owed is not None:
+            self.until = min(self.until, step.until)
+            self._success = (success, step.until)
+        self.quiet = (
+            step.keep == KEEP
+            and not step.tells
+            and step.until == FOREVER
+            and self.view is not _ALWAYS
+            and not policy.judges_results
+            and policy.slow_after == FOREVER
+        )
+        return self.quiet
 
-    def report(self, outcome: Outcome, error: str | None) -> None:
+    def report(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
         """As a permit: tell how the call went."""
         engine = self.cell.engine
         if outcome != NEUTRAL and engine is not None:
-            engine.report(self.cell, outcome, self.epoch, None, error)
+            engine.report(self.cell, outcome, self.epoch, None, error, duration)
 
-    async def areport(self, outcome: Outcome, error: str | None) -> None:
+    async def areport(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
         """Do what `report` does without blocking the event loop."""
         engine = self.cell.engine
         if outcome != NEUTRAL and engine is not None:
-            await engine.areport(self.cell, outcome, self.epoch, None, error)
+            await engine.areport(self.cell, outcome, self.epoch, None, error, duration)
 
 
 NEVER = Memo(None, None, None, FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]
@@ -122,6 +164,11 @@ class View:
     def is_current(self) -> bool:
         """Whether it is known, without I/O, to be what is committed."""
         is_current = self.snapshot.is_current
+        if type(is_current) is Word:
+            try:
+                return is_current.view[0] == is_current.value
+            except ValueError:
+                return False
         return is_current is not None and _says(is_current)
 
     def is_fresh(self, monotonic: float, max_staleness: float) -> bool:
@@ -141,12 +188,12 @@ class Cell:
         "_debts",
         "engine",
         "key",
-        "lock_timeouts",
         "memo",
         "origin",
         "policy",
         "ports",
         "shadow",
+        "timer",
         "view",
         "wall",
     )
@@ -157,13 +204,15 @@ class Cell:
         policy: Policy,
         ports: Ports,
         engine: Engine | None,
-        wall: Callable[[], float],
+        clock: Clock,
         debts: dict[Key, Owed] | None = None,
     ) -> None:
         self.key = key
         self.policy = policy
         self.ports = ports
-        self.wall = wall
+        self.wall = clock.wall
+        self.timer: Callable[[], float] | None = None if policy.slow_after == FOREVER else clock.monotonic
+        """What measures how long a call takes, in seconds; `None` where nobody asks."""
         self._debts: dict[Key, Owed] = {} if debts is None else debts
         self.engine = engine
         """`None` once the runtime was closed, or in a child of a fork: then the guard binds anew."""
@@ -173,7 +222,6 @@ class Cell:
         """The private copy that is used while the storage does not answer."""
         self.origin: tuple[Cell, int] | None = None
         """Of a private copy: whose it is, and the epoch that it began with."""
-        self.lock_timeouts = 0
 
     @classmethod
     def unbound(cls) -> Cell:
@@ -182,6 +230,7 @@ class Cell:
         cell.engine = None
         cell.memo = NEVER
         cell.wall = _no_time
+        cell.timer = None
         return cell
 
     def reach(self) -> Engine:
@@ -193,15 +242,23 @@ class Cell:
             raise ResilienceError(f"{self.key}: the runtime was closed while this call began")
         return self.engine
 
-    def owe(self, *reports: Report) -> None:
-        """Owe reports that could not be committed."""
-        self._debts.setdefault(self.key, Owed()).add(*reports)
-        self.memo = NEVER  # no success is quiet now: it comes after what is owed
-
     @property
     def owed(self) -> Owed | None:
-        """What is owed to the key, by all guards of it."""
+        """What is owed to the key, by all guards of it; `None` if nothing ever was."""
         return self._debts.get(self.key) if self._debts else None
+
+    def owing(self) -> Owed:
+        """Return `owed`, made if there is none; what is put there is committed by this cell at the latest."""
+        owed = self._debts.get(self.key)
+        if owed is None:
+            owed = self._debts.setdefault(self.key, Owed(self, self.wall()))
+        owed.cell = self
+        return owed
+
+    def owe(self, *reports: Report) -> None:
+        """Owe reports that could not be committed."""
+        self.owing().owe(*reports)
+        self.memo = NEVER  # no success is quiet now: it comes after what is owed
 
     def retire(self) -> None:
         """Let the guard bind anew at its next use; reports of calls that are under way are dropped."""
@@ -263,7 +320,15 @@ class Cell:
         elif not isinstance(is_current, Word):
             return None
         decision = step.decision
-        if isinstance(decision, Lease) or self.owed:
+        owed = self.owed
+        if isinstance(decision, Lease) or (owed is not None and owed.reports):
             return None
-        self.memo = memo = Memo(self, step.state, decision, now, until, is_current)
+        memo = Memo(self, step.state, decision, now, until, is_current)
+        gather = self.policy.gather
+        if gather:
+            memo.until = min(until, now + gather)
+        if gather or decision is not None:
+            memo.owed = owed = self.owing()
+            owed.asked = step.asks
+        self.memo = memo
         return memo

@@ -7,7 +7,7 @@ or awaited.  The road of nearly every call is none of them: it is the memo that 
 from __future__ import annotations
 
 import os
-import threading
+from _thread import RLock, allocate_lock
 
 from resilience.cell import NEVER, Cell, Memo, View
 from resilience.commit import Committed, adrive, commit, drive
@@ -23,7 +23,7 @@ from resilience.errors import (
 from resilience.fallback import PrivateRecord
 from resilience.fuse import Fuse
 from resilience.permits import Permit
-from resilience.policy import FAILURE, NEUTRAL, Admit, Control, Lease, Refusal, Report
+from resilience.policy import FAILURE, LATER, NEUTRAL, Admit, Control, Lease, Refusal, Report
 from resilience.storage import Capability, Snapshot
 
 TYPE_CHECKING = False
@@ -84,13 +84,13 @@ class Engine:
         self._timeout = timeout
         self._max_staleness = max_staleness
         self._fuse = Fuse()
-        self._making = threading.RLock()
+        self._making = RLock()
         self._debts: dict[Key, Owed] = {}
         self._fuses: dict[Key, Fuse] = {}
 
     def cell(self, key: Key, policy: Policy) -> Cell:
         """Make this process's view of a key, for one guard."""
-        return Cell(key, policy, self._ports, self, self._clock.wall, self._debts)
+        return Cell(key, policy, self._ports, self, self._clock, self._debts)
 
     # -- admission ---------------------------------------------------------------------------------------------------
 
@@ -106,13 +106,13 @@ class Engine:
         if memo.holds(now):
             if memo.refusal is None:
                 return memo
-            raise memo.refusal.error(cell.key.name, now)
+            raise memo.rejection(now)
         view = cell.view
         if view is not None and self._is_well(cell) and view.is_fresh(self._clock.monotonic(), self._max_staleness):
             permit = self._answer(cell, view, anonymous=anonymous)
             if permit is not None:
                 return permit
-        return drive(self._admission(cell, anonymous=anonymous))
+        return drive(cell.ports, self._admission(cell, anonymous=anonymous))
 
     async def aadmit(self, cell: Cell) -> Memo | Permit:
         """Do what `admit` does without blocking the event loop."""
@@ -121,7 +121,7 @@ class Engine:
         if memo.holds(now):
             if memo.refusal is None:
                 return memo
-            raise memo.refusal.error(cell.key.name, now)
+            raise memo.rejection(now)
         return await self._conduct(
             lambda patient: self._admission(cell, anonymous=False, patient=patient), _give_back, _agive_back
         )
@@ -171,32 +171,56 @@ class Engine:
     def _decide(
         self, cell: Cell, deadline: float, *, anonymous: bool, patient: bool, force: bool = False
     ) -> Requests[Memo | Permit]:
-        """Load unless current, step, and commit if the step says NOW."""
+        """Load unless current, step, and commit if the step says NOW; what was gathered goes first, where it is due."""
+        admit = Admit(self._clock.wall(), 0, anonymous=anonymous)
         try:
             view = yield from self._look(cell, deadline)
+            step = cell.policy.step(view.state, admit)
+            if not step.keep and not force:
+                if self._is_due(cell, step, admit.now):
+                    yield from self._settle_first(cell, deadline, patient=patient)
+                    view = yield from self._look(cell, deadline)
+                permit = self._answer(cell, view, anonymous=anonymous, settled=True)
+                if permit is not None:
+                    return permit
         except (StorageCorrupt, ValueError):
             pass  # the commit mends it, under the lock
-        else:
-            permit = None if force else self._answer(cell, view, anonymous=anonymous)
-            if permit is not None:
-                return permit
-        admit = Admit(0.0, 0, anonymous=anonymous)
         done = yield from self._commit(cell, (admit,), deadline, patient=patient, force=force)
         return self._permit(cell, done.step, done.now, None)
 
-    def _answer(self, cell: Cell, view: View, *, anonymous: bool) -> Memo | Permit | None:
-        """Answer an admission from what was seen; `None` if the answer must be committed first."""
+    def _answer(self, cell: Cell, view: View, *, anonymous: bool, settled: bool = False) -> Memo | Permit | None:
+        """Answer an admission from what was seen; `None` if something must be committed first."""
         now = self._clock.wall()
         step = cell.policy.step(view.state, Admit(now, 0, anonymous=anonymous))
         if step.keep:
+            return None
+        if not settled and self._is_due(cell, step, now):
             return None
         fresh_for = self._max_staleness - (self._clock.monotonic() - view.loaded_at)
         return self._permit(cell, step, now, cell.remember(view, step, now, fresh_for))
 
     @staticmethod
+    def _is_due(cell: Cell, step: Step, now: float) -> bool:
+        """Whether gathered outcomes or rejections are to be committed before the decision."""
+        owed = cell.owed
+        return owed is not None and owed.is_due(now, cell.policy.gather, step.asks)
+
+    def _settle_first(self, cell: Cell, deadline: float, *, patient: bool) -> Requests[None]:
+        """Commit what was gathered; a lock that cannot be had for it is no reason to keep a call out."""
+        try:
+            yield from self._commit(cell, (), deadline, patient=patient, force=False)
+        except StorageLockTimeout as error:
+            if not patient:
+                raise
+            outage = self._as_outage(cell, error, trying=False)
+            if outage is not None:
+                raise outage from error
+
+    @staticmethod
     def _permit(cell: Cell, step: Step, now: float, memo: Memo | None) -> Memo | Permit:
         decision = step.decision
         if isinstance(decision, Refusal):
+            cell.owing().rejected.append(None)
             raise decision.error(cell.key.name, now)
         if isinstance(decision, Lease):
             return Permit(cell, step.state.epoch, decision.token, decision.expires_at)
@@ -204,47 +228,71 @@ class Engine:
 
     # -- report ------------------------------------------------------------------------------------------------------
 
-    def report(self, cell: Cell, outcome: Outcome, epoch: int | None, lease: str | None, error: str | None) -> None:
+    def report(
+        self,
+        cell: Cell,
+        outcome: Outcome,
+        epoch: int | None,
+        lease: str | None,
+        error: str | None,
+        duration: float | None = None,
+    ) -> None:
         """Record how a call went.  Raises nothing that the storage or the policy may come up with.
 
         :param epoch: the one the call was admitted in; `None`: the present one.
         :param lease: the token of its lease, if it has one.
         :param error: the class name of what failed.
+        :param duration: seconds that it took, if that was measured.
         """
         at = self._clock.wall()
-        report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error)
+        report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error, duration=duration)
         try:
             if outcome == FAILURE and cell.origin is None and self._is_well(cell):
                 # The road of every failure: `_reporting` without what only an outage or a success needs.
+                deadline = self._clock.monotonic() + self._timeout
                 try:
-                    self._commit_now(cell, (report,), force=False)
+                    drive(cell.ports, self._commit(cell, (report,), deadline, patient=True, force=False))
                 except _FAULTS as fault:
-                    drive(self._unsettled(cell, report, fault))
+                    drive(cell.ports, self._unsettled(cell, report, fault))
                 else:
                     cell.shadow = None
             else:
-                drive(self._reporting(cell, report))
+                drive(cell.ports, self._reporting(cell, report))
         except Exception as failure:  # noqa: BLE001 - the caller's own result or error survives whatever it is
             self._could_not_record(cell, failure)
 
     async def areport(
-        self, cell: Cell, outcome: Outcome, epoch: int | None, lease: str | None, error: str | None
+        self,
+        cell: Cell,
+        outcome: Outcome,
+        epoch: int | None,
+        lease: str | None,
+        error: str | None,
+        duration: float | None = None,
     ) -> None:
         """Do what `report` does without blocking the event loop."""
         at = self._clock.wall()
-        report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error)
+        report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error, duration=duration)
         try:
             await self._conduct(lambda patient: self._reporting(cell, report, patient=patient))
         except Exception as failure:  # noqa: BLE001 - as in `report`
             self._could_not_record(cell, failure)
 
-    def record(self, cell: Cell, outcome: Outcome, epoch: int | None, lease: str | None, error: str | None) -> None:
+    def record(
+        self,
+        cell: Cell,
+        outcome: Outcome,
+        epoch: int | None,
+        lease: str | None,
+        error: str | None,
+        duration: float | None = None,
+    ) -> None:
         """Do what `report` does for somebody who must know whether it was done: a command line.
 
         :raises StorageError: the outcome is not in the shared record.
         """
         at = self._clock.wall()
-        self._obey(cell, Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error))
+        self._obey(cell, Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error, duration=duration))
 
     def _could_not_record(self, cell: Cell, failure: Exception) -> None:
         outage = failure if isinstance(failure, StorageError) else StorageUnavailable(str(failure), key=cell.key)
@@ -256,6 +304,8 @@ class Engine:
             if origin.engine is None:
                 return  # a forked child leaves it to the parent
             if origin.shadow is cell and not self._is_well(origin):
+                if report.token is None and report.epoch == epoch and self._is_locked_out(origin):
+                    origin.owe(report.copy())
                 yield from self._settle(cell, report, patient=True)
                 return
             if report.token is not None or report.epoch != epoch:
@@ -287,23 +337,38 @@ class Engine:
     def _meanwhile(self, cell: Cell, report: Report, outage: StorageError) -> Requests[None]:
         """Report in an outage."""
         if isinstance(outage.__cause__, StorageLockTimeout):
-            cell.owe(report)  # nobody else can have counted it
+            cell.owe(report.copy())  # nobody else can have counted it
         if cell.policy.on_store_error == "local":
             yield from self._settle(self._shadow(cell), report, patient=True)
 
     def _settle(self, cell: Cell, report: Report, *, patient: bool, force: bool = False) -> Requests[None]:
-        """Step, and commit if the step says NOW; a failure always does, so it is not tried first."""
+        """Step, and gather it or commit as the step says; a failure is always committed, so it is not tried first."""
         deadline = self._clock.monotonic() + self._timeout
-        if report.outcome != FAILURE and not force and not cell.owed:
+        owed = cell.owed
+        if report.outcome != FAILURE and not force and not (owed and owed.reports):
             try:
                 view = yield from self._look(cell, deadline)
             except (StorageCorrupt, ValueError):
                 pass  # the commit mends it, under the lock
             else:
                 report.now = self._clock.wall()
-                if not cell.policy.step(view.state, report).keep:
+                step = cell.policy.step(view.state, report)
+                if not step.keep or (step.keep == LATER and self._gathers(cell, report, step)):
                     return
         yield from self._commit(cell, (report,), deadline, patient=patient, force=force)
+
+    @staticmethod
+    def _gathers(cell: Cell, report: Report, step: Step) -> bool:
+        """Gather a report that was answered by a step, unless this is one too many: then all are committed."""
+        if not cell.policy.gather:
+            return False
+        owed = cell.owing()
+        if len(owed.gathered) + 1 >= cell.policy.gather_limit:
+            return False
+        if owed.asked is None:
+            owed.asked = step.asks
+        owed.gathered.append((report, step.until))
+        return True
 
     # -- control and reading -----------------------------------------------------------------------------------------
 
@@ -319,7 +384,8 @@ class Engine:
         if outage is not None:
             raise _again(outage) from outage
         try:
-            self._commit_now(cell, (event,), force=trying)
+            deadline = self._clock.monotonic() + self._timeout
+            drive(cell.ports, self._commit(cell, (event,), deadline, patient=True, force=trying))
         except (StorageUnavailable, StorageIncompatible) as error:
             self._blow(cell, error)
             raise
@@ -331,15 +397,15 @@ class Engine:
         While the storage does not answer, the state is the one that decides meanwhile: the private copy's, or the
         last that was seen.
         """
-        self.settle(cell)
+        deadline = self._clock.monotonic() + self._timeout
+        self.settle(cell, deadline)
         outage, trying = self._outage(cell)
         if outage is None:
-            deadline = self._clock.monotonic() + self._timeout
             try:
                 if trying:
-                    self._commit_now(cell, (), force=True)
+                    drive(cell.ports, self._commit(cell, (), deadline, patient=True, force=True))
                     self._mend(cell, trying)
-                view = drive(self._look(cell, deadline))
+                view = drive(cell.ports, self._look(cell, deadline))
             except StorageLockTimeout as error:
                 outage = error
             except StorageCorrupt as error:
@@ -354,19 +420,25 @@ class Engine:
         shown = cell.shadow or cell
         return Reading(shown.state, cell.version, outage)
 
-    def settle(self, cell: Cell) -> None:
+    def settle(self, cell: Cell, deadline: float | None = None) -> None:
         """Commit what is owed to a key, if the storage answers; else it stays owed."""
         if cell.owed:
             outage, trying = self._outage(cell)
             if outage is None:
+                until = self._clock.monotonic() + self._timeout if deadline is None else deadline
                 try:
-                    self._commit_now(cell, (), force=trying)
+                    drive(cell.ports, self._commit(cell, (), until, patient=True, force=trying))
                 except StorageLockTimeout:
                     pass
                 except ResilienceError as failure:
                     self._could_not_record(cell, failure)
                 else:
                     self._mend(cell, trying)
+
+    def settle_all(self) -> None:
+        """Commit what is owed to any key, also by guards that are gone."""
+        for owed in list(self._debts.values()):
+            self.settle(owed.cell)
 
     # -- the storage -------------------------------------------------------------------------------------------------
 
@@ -376,29 +448,13 @@ class Engine:
         now = self._clock.monotonic()
         if view is not None and view.is_fresh(now, self._max_staleness):
             return view
-        snapshot = yield cell.ports, "load", (cell.key, max(0.0, deadline - now))
+        snapshot = yield cell.ports.load, (cell.key, max(0.0, deadline - now))
         return cell.adopt(snapshot, now)
-
-    def _commit_now(self, cell: Cell, events: Sequence[PolicyEvent], *, force: bool) -> None:
-        deadline = self._clock.monotonic() + self._timeout
-        drive(self._commit(cell, events, deadline, patient=True, force=force))
 
     def _commit(
         self, cell: Cell, events: Sequence[PolicyEvent], deadline: float, *, patient: bool, force: bool
     ) -> Requests[Committed]:
-        done = Committed()
-        try:
-            yield from commit(cell, events, done, self._clock, deadline, patient=patient, force=force)
-        except BaseException:
-            done.moves = done.tells = ()  # a record that was set aside stays so
-            raise
-        finally:
-            self._announce(cell, done)
-        return done
-
-    def _announce(self, cell: Cell, done: Committed) -> None:
-        if done.moves or done.tells or done.resets:
-            self._announcer.committed(cell.key, done, shared=cell.origin is None)
+        return commit(cell, events, self._announcer, self._clock, deadline, patient=patient, force=force)
 
     async def _conduct(
         self,
@@ -414,15 +470,15 @@ class Engine:
         """
         if self._ports.aload is not None:
             try:
-                return await _shielded(adrive(make(False)), aabandon)
+                return await _shielded(adrive(self._ports, make(False)), aabandon)
             except StorageLockTimeout:
-                return await _in_thread(lambda: drive(make(True)), abandon)
+                return await _in_thread(lambda: drive(self._ports, make(True)), abandon)
         if Capability.INLINE in self._ports.capabilities:
             try:
-                return drive(make(False))
+                return drive(self._ports, make(False))
             except StorageLockTimeout:
                 pass  # somebody else holds it: wait elsewhere, the whole commit
-        return await _in_thread(lambda: drive(make(True)), abandon)
+        return await _in_thread(lambda: drive(self._ports, make(True)), abandon)
 
     # -- outages -----------------------------------------------------------------------------------------------------
 
@@ -444,6 +500,12 @@ class Engine:
                 trying = True
         return None, trying
 
+    def _is_locked_out(self, cell: Cell) -> bool:
+        """Whether the outage of a key is that its lock cannot be had."""
+        fuse = self._fuses.get(cell.key)
+        outage = None if fuse is None else fuse.error
+        return outage is not None and isinstance(outage.__cause__, StorageLockTimeout)
+
     def _retry_at_once(self, cell: Cell) -> None:
         for fuse in (self._fuse, self._fuses.get(cell.key)):
             if fuse is not None:
@@ -456,8 +518,9 @@ class Engine:
         """
         if not isinstance(error, StorageLockTimeout):
             return error
-        cell.lock_timeouts += 1
-        if cell.lock_timeouts < LOCK_TIMEOUTS_OF_AN_OUTAGE and not trying:
+        owed = cell.owing()
+        owed.lock_timeouts += 1
+        if owed.lock_timeouts < LOCK_TIMEOUTS_OF_AN_OUTAGE and not trying:
             return None
         outage = StorageUnavailable(str(error), key=cell.key)
         outage.__cause__ = error
@@ -490,7 +553,7 @@ class Engine:
                     (Snapshot(None, None), cell.policy.initial()) if view is None else (view.snapshot, view.state)
                 )
                 record = PrivateRecord(snapshot.payload, snapshot.version)
-                shadow = Cell(cell.key, cell.policy, record.ports(self._ports.name), self, self._clock.wall)
+                shadow = Cell(cell.key, cell.policy, record.ports(self._ports.name), self, self._clock)
                 shadow.origin = (cell, state.epoch)
                 cell.shadow = shadow
             return shadow
@@ -505,12 +568,12 @@ def _again(outage: StorageError) -> StorageError:
 
 def _give_back(permit: Memo | Permit) -> None:
     """Free a permit whose caller was cancelled while it waited for it."""
-    permit.report(NEUTRAL, None)
+    permit.report(NEUTRAL, None, None)
 
 
 async def _agive_back(permit: Memo | Permit) -> None:
     """Do what `_give_back` does, where the storage is awaited."""
-    await permit.areport(NEUTRAL, None)
+    await permit.areport(NEUTRAL, None, None)
 
 
 _pool: Executor | None = None
@@ -540,7 +603,7 @@ async def _in_thread(work: Callable[[], T], abandon: Callable[[T], None] | None)
     import asyncio
     from contextvars import copy_context
 
-    handing_over = threading.Lock()
+    handing_over = allocate_lock()
     abandoned = False
     answers: list[T] = []
 

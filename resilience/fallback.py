@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
+from _thread import allocate_lock
 
 from resilience.errors import StorageConflict, StorageLockTimeout
 from resilience.ports import Ports
@@ -11,7 +10,9 @@ from resilience.storage import Snapshot, Version, Word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from _thread import LockType
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from resilience.storage import Key
 
@@ -20,7 +21,7 @@ class PrivateRecord:
     """One record in the memory of this process, that begins as a copy of what was last seen of the shared one."""
 
     def __init__(self, payload: bytes | None, version: Version | None) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._incarnation = "private" if version is None else version.incarnation
         self._number = [0 if version is None else version.number]
         self._snapshot = Snapshot(payload, version, Word(self._number, self._number[0]))
@@ -53,16 +54,30 @@ class PrivateRecord:
         self._number[0] = number
         return saved
 
-    @contextmanager
-    def _hold(self, key: Key, timeout: float) -> Generator[None]:
+    def _hold(self, key: Key, timeout: float) -> AbstractContextManager[None]:
         if not self._lock.acquire(timeout=timeout):
             raise StorageLockTimeout(f"{key}: another thread holds the private copy", key=key)
-        try:
-            yield
-        finally:
-            self._lock.release()
+        return _Held(self._lock)
 
     def _discard(self, key: Key, reason: str, timeout: float) -> None:  # noqa: ARG002 - the hook's signature
         number = self._number[0] + 1
         self._snapshot = Snapshot(None, None, Word(self._number, number))
         self._number[0] = number
+
+
+class _Held:
+    """A lock that was taken, as a context manager that gives it back."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: LockType) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        """It is held already."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give it back."""
+        self._lock.release()

@@ -6,12 +6,10 @@ The shell for a function is chosen once, at decoration.  The dozen lines that ne
 
 from __future__ import annotations
 
-import functools
-
 from resilience.cell import Cell, Memo
-from resilience.errors import ConfigurationError
+from resilience.errors import ConfigurationError, PolicyRejected
 from resilience.permits import Permit, error_name, pop, push
-from resilience.policy import FAILURE, SUCCESS
+from resilience.policy import FAILURE, NEUTRAL, SUCCESS
 from resilience.storage import Key
 
 TYPE_CHECKING = False
@@ -87,14 +85,12 @@ class Guard:
         return cell
 
     def _bind(self, runtime: Runtime) -> Cell:
-        kind, model, given = self.policy_type, self.policy_type.settings_model(), self._given
-        settings = runtime.configuration.policy_settings(kind.kind, self.name, model, given or {})
-        cell = runtime.bind(self._key, kind.from_settings(settings, given))
+        kind, given = self.policy_type, self._given
+        cell = runtime.bind(self._key, runtime.policy(kind, self.name, given))
         if given is None:
             stored = cell.policy.stored_settings(cell.reach().read(cell).state)
             if stored:
-                settings = runtime.configuration.policy_settings(kind.kind, self.name, model, {}, stored)
-                cell = runtime.bind(self._key, kind.from_settings(settings, None))
+                cell = runtime.bind(self._key, runtime.policy(kind, self.name, None, stored))
         return cell
 
     @classmethod
@@ -139,7 +135,10 @@ class Guard:
         """Call a function under protection and return what it returns.
 
         :raises PolicyRejected: the policy lets no call in now; the function was not called.
+        :raises TypeError: it is a coroutine function, which ends before its work has begun: use `acall`.
         """
+        if getattr(getattr(function, "__code__", None), "co_flags", 0) & _CO_COROUTINE:
+            raise TypeError(f"{self!r}: {function!r:.80} is a coroutine function; await acall(…), or decorate it")
         return _sync_shell(self, function)(*args, **kwargs)
 
     async def acall(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -158,6 +157,7 @@ class Guard:
             return _method(self, function)  # type: ignore[no-any-return]
         if isinstance(function, type) or not callable(function):
             raise TypeError(f"{self!r} decorates functions; {function!r:.80} is none")
+        import functools
         import inspect
 
         target: Any = function
@@ -182,18 +182,20 @@ class Guard:
         """
         cell = self._cell
         memo = cell.memo
-        push(self._key, memo if memo.refusal is None and memo.holds(cell.wall()) else self._admit())
+        permit = memo if memo.refusal is None and memo.holds(cell.wall()) else self._admit()
+        push(self._key, permit, _begin(permit))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Report how the block went."""
-        permit = pop(self._key) or self._strayed()
+        permit, begun = pop(self._key) or (self._strayed(), None)
+        duration = _lasted(permit, begun)
         if error is not None:
-            permit.report(*_judged_error(permit, error))
-        elif not permit.is_quiet():
-            permit.report(SUCCESS, None)
+            permit.report(*_judged_error(permit, error, duration))
+        elif not permit.takes_success(duration):
+            permit.report(SUCCESS, None, duration)
 
     async def __aenter__(self) -> Self:
         """Let the block in.
@@ -202,20 +204,22 @@ class Guard:
         """
         cell = self._cell
         memo = cell.memo
-        push(self._key, memo if memo.refusal is None and memo.holds(cell.wall()) else await self._aadmit())
+        permit = memo if memo.refusal is None and memo.holds(cell.wall()) else await self._aadmit()
+        push(self._key, permit, _begin(permit))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Report how the block went."""
-        permit = pop(self._key) or self._strayed()
+        permit, begun = pop(self._key) or (self._strayed(), None)
+        duration = _lasted(permit, begun)
         if isinstance(error, GeneratorExit):  # closed from outside: nothing may be awaited any more
-            permit.report(*_judged_error(permit, error))
+            permit.report(*_judged_error(permit, error, duration))
         elif error is not None:
-            await permit.areport(*_judged_error(permit, error))
-        elif not permit.is_quiet():
-            await permit.areport(SUCCESS, None)
+            await permit.areport(*_judged_error(permit, error, duration))
+        elif not permit.takes_success(duration):
+            await permit.areport(SUCCESS, None, duration)
 
 
 def _method(guard: Guard, method: Any) -> Any:
@@ -230,14 +234,45 @@ _UNBOUND = Cell.unbound()
 """The cell of every guard that was not used yet: nothing holds, so the slow road binds."""
 
 
-def _judged_error(permit: Memo | Permit, error: BaseException) -> tuple[Outcome, str | None]:
-    outcome = permit.cell.policy.judge_error(error)
-    return outcome, error_name(error) if outcome == FAILURE else None
+_CO_COROUTINE = 0x80
+"""`inspect.CO_COROUTINE`, without what `inspect` imports."""
 
 
-def _judged_result(permit: Memo | Permit, result: object) -> tuple[Outcome, str | None]:
+def _begin(permit: Memo | Permit) -> float | None:
+    """Read when a call begins, where its duration matters: monotonic seconds."""
+    timer = permit.cell.timer
+    return None if timer is None else timer()
+
+
+def _lasted(permit: Memo | Permit, begun: float | None) -> float | None:
+    timer = permit.cell.timer
+    return None if timer is None or begun is None else timer() - begun
+
+
+def _judged_error(
+    permit: Memo | Permit, error: BaseException, duration: float | None
+) -> tuple[Outcome, str | None, float | None]:
+    cell = permit.cell
+    if isinstance(error, PolicyRejected) and error.name == cell.key.name:
+        return NEUTRAL, None, duration  # of this guard, used inside itself: it says nothing new of the dependency
+    outcome = cell.policy.judge_error(error, duration)
+    return outcome, error_name(error) if outcome == FAILURE else None, duration
+
+
+def _judged_result(
+    permit: Memo | Permit, result: object, duration: float | None
+) -> tuple[Outcome, str | None, float | None]:
     outcome = permit.cell.policy.judge_result(result)
-    return outcome, "failure_if" if outcome == FAILURE else None
+    return outcome, "failure_if" if outcome == FAILURE else None, duration
+
+
+def _returned(
+    permit: Memo | Permit, result: object, begun: float | None
+) -> tuple[Outcome, str | None, float | None] | None:
+    """Judge what a call returned; `None` if nothing need be reported."""
+    duration = _lasted(permit, begun)
+    judged = _judged_result(permit, result, duration)
+    return None if judged[0] == SUCCESS and permit.takes_success(duration) else judged
 
 
 def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:
@@ -254,14 +289,22 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:
         elif memo.refusal is None:
             permit = memo
         else:
-            raise memo.refusal.error(cell.key.name, now)
+            raise memo.rejection(now)
+        timer = permit.cell.timer
+        begun = None if timer is None else timer()
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            permit.report(*_judged_error(permit, error))
+            permit.report(*_judged_error(permit, error, _lasted(permit, begun)))
             raise
-        if not permit.is_quiet():
-            permit.report(*_judged_result(permit, result))
+        try:
+            is_quiet = permit.quiet and permit.view[0] == permit.word
+        except ValueError:
+            is_quiet = False
+        if not is_quiet:
+            judged = _returned(permit, result, begun)
+            if judged is not None:
+                permit.report(*judged)
         return result
 
     return guarded
@@ -272,19 +315,76 @@ def _async_shell(guard: Guard, function: Callable[P, Awaitable[R]]) -> Callable[
         cell = guard._cell  # noqa: SLF001 - this module's own
         memo = cell.memo
         permit = memo if memo.refusal is None and memo.holds(cell.wall()) else await guard._aadmit()  # noqa: SLF001
+        timer = permit.cell.timer
+        begun = None if timer is None else timer()
         try:
             result = await function(*args, **kwargs)
         except GeneratorExit as error:  # closed from outside: nothing may be awaited any more
-            permit.report(*_judged_error(permit, error))
+            permit.report(*_judged_error(permit, error, _lasted(permit, begun)))
             raise
         except BaseException as error:
-            await permit.areport(*_judged_error(permit, error))
+            await permit.areport(*_judged_error(permit, error, _lasted(permit, begun)))
             raise
-        if not permit.is_quiet():
-            await permit.areport(*_judged_result(permit, result))
+        try:
+            is_quiet = permit.quiet and permit.view[0] == permit.word
+        except ValueError:  # the storage released what it had mapped
+            is_quiet = False
+        if not is_quiet:
+            judged = _returned(permit, result, begun)
+            if judged is not None:
+                await permit.areport(*judged)
         return result
 
     return guarded
+
+
+class _Watch:
+    """Measures the time that is spent inside a generator; `None` where nobody asks."""
+
+    __slots__ = ("_timer", "spent")
+
+    def __init__(self, permit: Memo | Permit) -> None:
+        self._timer = permit.cell.timer
+        self.spent = None if self._timer is None else 0.0
+
+    def __enter__(self) -> None:
+        """Go in."""
+        if self._timer is not None and self.spent is not None:
+            self.spent -= self._timer()
+
+    def __exit__(self, *error: object) -> None:
+        """Come out."""
+        if self._timer is not None and self.spent is not None:
+            self.spent += self._timer()
+
+
+class _Watched:
+    """A generator, as far as `yield from` goes, with a watch on each step."""
+
+    __slots__ = ("_generator", "_watch")
+
+    def __init__(self, generator: Generator[Any, Any, Any], watch: _Watch) -> None:
+        self._generator = generator
+        self._watch = watch
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        with self._watch:
+            return next(self._generator)
+
+    def send(self, value: Any) -> Any:
+        with self._watch:
+            return self._generator.send(value)
+
+    def throw(self, error: BaseException) -> Any:
+        with self._watch:
+            return self._generator.throw(error)
+
+    def close(self) -> None:
+        with self._watch:
+            self._generator.close()
 
 
 def _generator_shell(
@@ -292,13 +392,18 @@ def _generator_shell(
 ) -> Callable[P, Generator[Any, Any, R]]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         permit = guard._admit()  # noqa: SLF001 - this module's own
+        watch = _Watch(permit)
         try:
-            result = yield from function(*args, **kwargs)
+            generator: Any = function(*args, **kwargs)
+            if watch.spent is not None:
+                generator = _Watched(generator, watch)
+            result: R = yield from generator  # pyright: ignore[reportUnknownVariableType] - as what it was made from
         except BaseException as error:
-            permit.report(*_judged_error(permit, error))
+            permit.report(*_judged_error(permit, error, watch.spent))
             raise
-        permit.report(SUCCESS, None)
-        return result
+        if not permit.takes_success(watch.spent):
+            permit.report(SUCCESS, None, watch.spent)
+        return result  # pyright: ignore[reportUnknownVariableType] - likewise
 
     return guarded
 
@@ -308,24 +413,30 @@ def _async_generator_shell(
 ) -> Callable[P, AsyncGenerator[Any, Any]]:
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
         permit = await guard._aadmit()  # noqa: SLF001 - this module's own
+        watch = _Watch(permit)
         try:
             generator = function(*args, **kwargs)
-            item = await anext(generator)
+            with watch:
+                item = await anext(generator)
             while True:
                 try:
                     sent = yield item
                 except GeneratorExit:
-                    await generator.aclose()
+                    with watch:
+                        await generator.aclose()
                     raise
                 except BaseException as error:  # noqa: BLE001 - thrown in by the consumer: the generator's to handle
-                    item = await generator.athrow(error)
+                    with watch:
+                        item = await generator.athrow(error)
                 else:
-                    item = await generator.asend(sent)
+                    with watch:
+                        item = await generator.asend(sent)
         except StopAsyncIteration:
             pass
         except BaseException as error:
-            await permit.areport(*_judged_error(permit, error))
+            await permit.areport(*_judged_error(permit, error, watch.spent))
             raise
-        await permit.areport(SUCCESS, None)
+        if not permit.takes_success(watch.spent):
+            await permit.areport(SUCCESS, None, watch.spent)
 
     return guarded

@@ -118,8 +118,12 @@ def resilience_event(event: Event) -> None:
             a report came after the state it belongs to; ``outcome`` says which.
         ``reset``
             a guard was reset by hand.
+        ``settings_conflict``
+            processes judge one breaker by windows of different shapes; ``window`` and ``other`` name both.
         ``state_reset``
             a damaged record was set aside and the guard began anew; ``error`` says what was wrong.
+        ``would_have_opened``
+            a breaker that only watches (METRICS_ONLY) crossed a threshold; ``reason`` says which.
 
     Plugins use it for logs, metrics, alarms.
     """

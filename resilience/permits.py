@@ -9,11 +9,12 @@ from resilience.policy import FAILURE, NEUTRAL, SUCCESS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import ClassVar
 
     from resilience.cell import Cell, Memo
     from resilience.engine import Engine
     from resilience.policy import Outcome
-    from resilience.storage import Key
+    from resilience.storage import Indexed, Key
 
 
 class Permit:
@@ -23,7 +24,12 @@ class Permit:
     `expires_at` (wall-clock seconds; `None`: nobody waits for it).  `token` names the permit in other processes.
     """
 
-    __slots__ = ("_reported", "cell", "epoch", "expires_at", "lease")
+    __slots__ = ("_begun", "_reported", "cell", "epoch", "expires_at", "lease")
+
+    # In the place of what a memo has: a success of a permit always must be reported.
+    quiet: ClassVar[bool | None] = False
+    view: ClassVar[Indexed] = (0,)
+    word: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -39,6 +45,8 @@ class Permit:
         self.epoch = epoch
         self.lease = lease
         self.expires_at = expires_at
+        timer = cell.timer
+        self._begun = None if timer is None else timer()
 
     @property
     def token(self) -> str:
@@ -47,31 +55,45 @@ class Permit:
 
     def success(self) -> None:
         """Report that the call went well."""
-        self.report(SUCCESS, None)
+        self.report(SUCCESS, None, None)
 
-    def failure(self, error: BaseException | str | None = None) -> None:
-        """Report that the call failed; of the error, the class name is kept."""
-        self.report(FAILURE, error_name(error))
+    def failure(self, error: BaseException | str | None = None, duration: float | None = None) -> None:
+        """Report that the call failed.
+
+        :param error: of which the class name is kept.
+        :param duration: seconds that it took, if not since the permit was taken.
+        """
+        self.report(FAILURE, error_name(error), duration)
 
     def release(self) -> None:
         """Give the permit back: the call was never made, or says nothing of the dependency."""
-        self.report(NEUTRAL, None)
+        self.report(NEUTRAL, None, None)
 
-    def is_quiet(self) -> bool:
-        """Whether a success changes nothing; of a permit that is no memo, nobody knows beforehand."""
+    def takes_success(self, duration: float | None) -> bool:  # noqa: ARG002 - as of a memo
+        """Whether a success needs no report: a permit must always be reported."""
         return False
 
-    def report(self, outcome: Outcome, error: str | None) -> None:
-        """Tell how the call went; `error` is the class name of what failed."""
+    def report(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
+        """Tell how the call went.
+
+        :param error: the class name of what failed.
+        :param duration: seconds that it took; `None`: since the permit was taken.
+        """
         engine = self._reporter(outcome)
         if engine is not None:
-            engine.report(self.cell, outcome, self.epoch, self.lease, error)
+            engine.report(self.cell, outcome, self.epoch, self.lease, error, self._lasted(duration))
 
-    async def areport(self, outcome: Outcome, error: str | None) -> None:
+    async def areport(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
         """Do what `report` does without blocking the event loop."""
         engine = self._reporter(outcome)
         if engine is not None:
-            await engine.areport(self.cell, outcome, self.epoch, self.lease, error)
+            await engine.areport(self.cell, outcome, self.epoch, self.lease, error, self._lasted(duration))
+
+    def _lasted(self, duration: float | None) -> float | None:
+        timer = self.cell.timer
+        if duration is None and timer is not None and self._begun is not None:
+            return timer() - self._begun
+        return duration
 
     def _reporter(self, outcome: Outcome) -> Engine | None:
         """Whom to tell; `None` if it was told, or if nobody keeps account of the call."""
@@ -108,17 +130,18 @@ def parse_token(token: str) -> tuple[int, str | None]:
 
 
 if TYPE_CHECKING:
-    Held = tuple[tuple[Key, Permit | Memo], ...]
+    Entered = tuple[Permit | Memo, float | None]
+    Held = tuple[tuple[Key, Entered], ...]
 
 _held: ContextVar[Held] = ContextVar("resilience_permits", default=())
 
 
-def push(key: Key, permit: Permit | Memo) -> None:
-    """Hold a permit for the body of a `with`, in this thread or task."""
-    _held.set((*_held.get(), (key, permit)))
+def push(key: Key, permit: Permit | Memo, begun: float | None) -> None:
+    """Hold a permit for the body of a `with`, in this thread or task, and when that began."""
+    _held.set((*_held.get(), (key, (permit, begun))))
 
 
-def pop(key: Key) -> Permit | Memo | None:
+def pop(key: Key) -> Entered | None:
     """Take back the youngest permit that this thread or task holds for a key; `None` if it holds none.
 
     There is none if the block is left in another context than it was entered in, as when a framework runs the two

@@ -10,9 +10,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from functools import lru_cache
-from importlib.metadata import entry_points
 
 from resilience.errors import ConfigurationError, PluginError
 
@@ -30,10 +27,20 @@ class PluginWarning(UserWarning):
     """An observer was left out because it does not load."""
 
 
-@lru_cache(maxsize=4)
-def _entry_points(path: tuple[str, ...]) -> Any:  # noqa: ARG001 - what `entry_points` looks through
+_read: dict[tuple[str, ...], Any] = {}
+_MOST_READ = 4
+
+
+def _entry_points(path: tuple[str, ...]) -> Any:
     """Read the entry points of all that is installed, which takes some 20 ms, once for a `sys.path`."""
-    return entry_points()
+    found = _read.get(path)
+    if found is None:
+        from importlib.metadata import entry_points  # which takes longer to import than a bare interpreter to start
+
+        if len(_read) >= _MOST_READ:
+            _read.clear()
+        found = _read[path] = entry_points()
+    return found
 
 
 def installed(group: str) -> dict[str, EntryPoint]:
@@ -100,5 +107,7 @@ def observers() -> list[tuple[str, object]]:
             plugin = load(entry_point)
             made.append((name, plugin() if isinstance(plugin, type) else plugin))
         except Exception as error:  # noqa: BLE001 - a plugin that nobody chose stops nothing
+            import warnings
+
             warnings.warn(f"observer left out: {error}", PluginWarning, stacklevel=2)
     return made

@@ -77,13 +77,27 @@ class Report:
     ) -> None:
         self.now = now
         self.draw = draw
-        self.outcome = outcome
+        self.outcome: Outcome = outcome
         self.at = at
         self.epoch = epoch
         self.token = token
         self.error = error
         self.duration = duration
         self.count = count
+
+    def copy(self) -> Report:
+        """Make another one like it."""
+        return Report(
+            self.now,
+            self.draw,
+            self.outcome,
+            at=self.at,
+            epoch=self.epoch,
+            token=self.token,
+            error=self.error,
+            duration=self.duration,
+            count=self.count,
+        )
 
 
 class Rejected:
@@ -266,8 +280,8 @@ if TYPE_CHECKING:
             ...
 
         @property
-        def judges_durations(self) -> bool:
-            """Whether reports need a `duration`."""
+        def slow_after(self) -> float:
+            """Seconds; a call that took longer is not like others.  Infinity: durations need not be measured."""
             ...
 
         def judge_error(self, error: BaseException, duration: float | None = None, /) -> Outcome:

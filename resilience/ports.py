@@ -2,15 +2,13 @@
 
 A pluggy call costs 1.05 µs, the function behind it 0.02.  So where a hook has one implementation, no wrapper, and the
 signature of its specification, the function itself is kept; otherwise the hook's caller.
+
+pluggy is imported by who composes.  Where a kept plan says that a composition came to nothing but plain functions
+(`plain`), it is done again without (`connect_plain`): pluggy takes longer to import than a bare interpreter to start.
 """
 
 from __future__ import annotations
 
-import inspect
-
-import pluggy
-
-from resilience import hookspecs
 from resilience.errors import PluginError
 from resilience.markers import PROJECT
 
@@ -18,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractContextManager
+    from typing import Any
+
+    import pluggy
 
     from resilience.events import Event, Transition
     from resilience.storage import Key, Snapshot, Version
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 _REQUIRED = ("load", "save", "lock")
 _PAIR = ("aload", "asave")
+_HOOKS = (*_REQUIRED, "keys", "delete", "discard", *_PAIR)
+_TOLD = ("transition", "event")
+"""The hooks of observers; each has one argument, of the same name."""
 
 
 class Ports:
@@ -48,6 +52,16 @@ class Ports:
     def __init__(self, name: str, capabilities: frozenset[str]) -> None:
         self.name = name
         self.capabilities = capabilities
+
+    def awaitable(self, hook: Callable[..., object]) -> Callable[..., Awaitable[object]] | None:
+        """Return what does the same as a hook and is awaited; `None` if the hook itself is called."""
+        if hook is self.load:
+            return self.aload
+        return self.asave if hook is self.save else None
+
+    def name_of(self, hook: Callable[..., object]) -> str:
+        """Return the name of one of the hooks."""
+        return next((name for name in _HOOKS if getattr(self, name) is hook), "hook")
 
 
 class Observers:
@@ -72,6 +86,10 @@ def connect(storage: object, name: str, observers: Iterable[tuple[str, object]])
     :param observers: names and plugins.
     :raises PluginError: an implementation does not fit its specification, or the storage lacks a hook.
     """
+    import pluggy
+
+    from resilience import hookspecs
+
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     _register(manager, storage, name)
@@ -81,7 +99,7 @@ def connect(storage: object, name: str, observers: Iterable[tuple[str, object]])
     except pluggy.PluginValidationError as error:
         raise PluginError(f"plugin {manager.get_name(error.plugin)}: {error}") from error
     ports = Ports(name, frozenset(getattr(storage, "capabilities", ())))
-    for hook in (*_REQUIRED, "keys", "delete", "discard", *_PAIR):
+    for hook in _HOOKS:
         setattr(ports, hook, _resolve(getattr(manager.hook, f"{PROJECT}_{hook}"), name))
     missing = [hook for hook in _REQUIRED if getattr(ports, hook) is None]
     if missing:
@@ -95,6 +113,72 @@ def connect(storage: object, name: str, observers: Iterable[tuple[str, object]])
     )
 
 
+def plain(storage: object, ports: Ports, observers: Iterable[object]) -> tuple[list[str], list[list[str]]] | None:
+    """Say what `connect_plain` needs to come to what `connect` came to; `None` where pluggy has a part in it.
+
+    Returned are the hooks of the storage, and those of each observer.
+    """
+    hooks: list[str] = []
+    for hook in _HOOKS:
+        found = getattr(ports, hook)
+        if found is None or found is _cannot_discard:
+            continue
+        if found != getattr(storage, f"{PROJECT}_{hook}", None):
+            return None
+        hooks.append(hook)
+    watched = [_plainly_told(observer) for observer in observers]
+    return None if None in watched else (hooks, [told for told in watched if told is not None])
+
+
+def _plainly_told(observer: object) -> list[str] | None:
+    """List what an observer is told, if each is a function that is called by position and none of them a wrapper."""
+    import inspect
+
+    told: list[str] = []
+    for attribute in dir(observer):
+        function = getattr(observer, attribute, None)
+        options: dict[str, object] | None = getattr(function, f"{PROJECT}_impl", None)
+        if options is None:
+            continue
+        name = attribute.removeprefix(f"{PROJECT}_")
+        if (
+            name not in _TOLD
+            or not callable(function)
+            or any(options.get(option) for option in ("wrapper", "hookwrapper", "specname"))
+            or list(inspect.signature(function).parameters) != [name]
+        ):
+            return None
+        told.append(name)
+    return told
+
+
+def connect_plain(
+    storage: object, name: str, hooks: Iterable[str], observers: Iterable[tuple[str, Iterable[str], Callable[[], Any]]]
+) -> tuple[Ports, Observers]:
+    """Do without pluggy what `connect` did before: see `plain`.
+
+    :param observers: name, what it is told, and a function that makes it when there is something to tell.
+    :raises AttributeError: the storage lacks a hook that it had.
+    """
+    ports = Ports(name, frozenset(getattr(storage, "capabilities", ())))
+    for hook in _HOOKS:
+        setattr(ports, hook, _cannot_discard if hook == "discard" else None)
+    for hook in hooks:
+        setattr(ports, hook, getattr(storage, f"{PROJECT}_{hook}"))
+    watching = Observers([], [])
+    for label, told, make in observers:
+        for what in told:
+            (watching.transitions if what == "transition" else watching.events).append((label, _teller(make, what)))
+    return ports, watching
+
+
+def _teller(make: Callable[[], Any], what: str) -> Callable[[object], object]:
+    def tell(told: object) -> object:
+        return getattr(make(), f"{PROJECT}_{what}")(told)
+
+    return tell
+
+
 def _cannot_discard(key: Key, reason: str, timeout: float) -> None:  # noqa: ARG001 - the hook's signature
     from resilience.errors import StorageUnavailable
 
@@ -102,6 +186,10 @@ def _cannot_discard(key: Key, reason: str, timeout: float) -> None:  # noqa: ARG
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> str:
+    import inspect
+
+    import pluggy
+
     for attribute in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, attribute)
         if options is None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import weakref
-from functools import partial
+from _thread import RLock
+from _thread import allocate_lock as Lock  # noqa: N812 - what `threading` offers under this name; it takes 4 ms
 
 from resilience.clock import SystemClock
 from resilience.engine import Engine
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from resilience.cell import Cell
     from resilience.clock import Clock
+    from resilience.plan import Plan
     from resilience.policy import Policy
-    from resilience.ports import Ports
+    from resilience.ports import Observers, Ports
     from resilience.settings import Configuration, PolicySettings
     from resilience.storage import Key
 
@@ -33,9 +34,13 @@ if TYPE_CHECKING:
 class Opened:
     """An open storage and what stands on it."""
 
-    __slots__ = ("engine", "ports", "storage", "url")
+    __slots__ = ("engine", "observers", "ports", "storage", "url")
 
-    def __init__(self, url: str, storage: Any, ports: Ports, engine: Engine) -> None:
+    def __init__(
+        self, url: str, storage: Any, ports: Ports, engine: Engine, observers: list[tuple[str, object]] | None = None
+    ) -> None:
+        self.observers = observers
+        """Their names and themselves; `None`: a plan knows them."""
         self.url = url
         self.storage = storage
         self.ports = ports
@@ -57,6 +62,8 @@ class Runtime:
     :param clock: where time comes from.
     :param observers: plugins that are told of transitions and events, besides the installed ones.
     :param environ: the variables to read; those of the process if left out.
+    :param planned: take over what an earlier run of the command line came to, if nothing has changed since; see
+        `resilience.plan`.  For a process that ends soon: nothing looks whether something changes meanwhile.
     """
 
     def __init__(
@@ -67,13 +74,16 @@ class Runtime:
         clock: Clock | None = None,
         observers: Iterable[object] = (),
         environ: Mapping[str, str] | None = None,
+        planned: bool = False,
     ) -> None:
+        self._planned = planned
+        self._plan: Plan | None = None
         self._storage = storage
         self._storage_timeout = storage_timeout
         self._clock: Clock = SystemClock() if clock is None else clock
         self._observers = tuple(observers)
         self._environ = environ
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._opened: Opened | None = None
         self._configuration: Configuration | None = None
         self._cells: weakref.WeakSet[Cell] = weakref.WeakSet()
@@ -121,6 +131,8 @@ class Runtime:
         """
         with self._lock:
             if self._configuration is None:
+                from functools import partial
+
                 from resilience import plugins
                 from resilience.settings import Configuration
 
@@ -132,8 +144,23 @@ class Runtime:
             return self._configuration
 
     @property
+    def plan(self) -> Plan | None:
+        """What an earlier run came to, if this one may take it over."""
+        if self._planned:
+            self._planned = False
+            from resilience import plan
+
+            self._plan = plan.find(self.environ)
+        return self._plan
+
+    @property
     def url(self) -> str:
         """URL of the storage, with the path that it means."""
+        if self._storage is None and self.plan is not None:
+            from resilience.plan import url_of
+
+            if (url := url_of(self.plan, self.environ)) is not None:
+                return url
         if self._storage is None or isinstance(self._storage, str):
             return self.resolve(self._storage or self.configuration.core.storage)
         return str(getattr(self._storage, "url", None) or f"{type(self._storage).__name__}:")
@@ -142,7 +169,9 @@ class Runtime:
     def timeout(self) -> float:
         """Seconds that the waiting of one decision may take in all."""
         given = self._storage_timeout
-        return self.configuration.core.storage_timeout if given is None else given
+        if given is None:
+            given = self.configuration.core.storage_timeout if self.plan is None else self.plan["timeout"]
+        return given
 
     @property
     def opened(self) -> Opened:
@@ -164,6 +193,11 @@ class Runtime:
         return url
 
     @property
+    def is_default_place(self) -> bool:
+        """Whether the URL says nothing of the place, so that it is found in the home of this user."""
+        return self._storage is None and self.configuration.core.storage in {"file:", "file://"}
+
+    @property
     def state_home(self) -> Path:
         """Where programs of this user keep state: `XDG_STATE_HOME`, else ``~/.local/state``."""
         from pathlib import Path
@@ -180,23 +214,40 @@ class Runtime:
         return home.absolute() / ".local" / "state"
 
     def _open(self) -> Opened:
+        if self._storage is None and self.plan is not None:
+            try:
+                return self._reopen(self.plan)
+            except Exception:  # noqa: BLE001 - what is wrong is said by the long way
+                self._plan = None
         from resilience import plugins
-        from resilience.announce import Announcer
         from resilience.ports import connect
 
         url = self.url
         scheme = url.partition(":")[0]
         storage = self._make(url, scheme) if self._storage is None or isinstance(self._storage, str) else self._storage
         named = [(f"{type(plugin).__name__} #{number}", plugin) for number, plugin in enumerate(self._observers, 1)]
-        ports, observers = connect(storage, scheme, [*plugins.observers(), *named])
-        engine = Engine(
-            ports,
-            Announcer(observers, self._clock),
-            self._clock,
-            timeout=self.timeout,
-            max_staleness=self.configuration.core.max_staleness,
-        )
-        return Opened(url, storage, ports, engine)
+        installed = plugins.observers()
+        ports, observers = connect(storage, scheme, [*installed, *named])
+        engine = self._engine(ports, observers, self.configuration.core.max_staleness)
+        return Opened(url, storage, ports, engine, [*installed, *named])
+
+    def _engine(self, ports: Ports, observers: Observers, max_staleness: float) -> Engine:
+        from resilience.announce import Announcer
+
+        announcer = Announcer(observers, self._clock)
+        return Engine(ports, announcer, self._clock, timeout=self.timeout, max_staleness=max_staleness)
+
+    def _reopen(self, plan: Plan) -> Opened:
+        """Open what another run has opened before, without looking for it again."""
+        from resilience.plan import named, observers_of, settings_of
+        from resilience.ports import connect_plain
+
+        url = self.url
+        kind = named(plan["storage"])
+        storage = kind(url, settings_of(plan, kind))
+        observers = observers_of(plan, self._observers)
+        ports, observing = connect_plain(storage, url.partition(":")[0], plan["hooks"], observers)
+        return Opened(url, storage, ports, self._engine(ports, observing, plan["max_staleness"]))
 
     def _make(self, url: str, scheme: str) -> Any:
         from resilience import plugins
@@ -215,12 +266,50 @@ class Runtime:
             origin = plugins.origin(plugins.installed(plugins.STORAGE)[scheme])
             raise PluginError(f"{origin} cannot be made: {type(error).__name__}: {error}") from error
 
+    def policy(
+        self,
+        kind: type[Policy],
+        name: str,
+        given: Mapping[str, Any] | None,
+        stored: Mapping[str, object] | None = None,
+    ) -> Policy:
+        """Make the policy of a guard.
+
+        :param given: the settings given in code; `None`: there is no code.
+        :param stored: those that code stored with the record, where there is no code.
+        :raises ConfigurationError: a setting is unknown or impossible or contradicts another.
+        """
+        if given is None and self.plan is not None:
+            from resilience.plan import policy_of
+
+            if (policy := policy_of(self.plan, kind, name, stored)) is not None:
+                return policy
+        settings = self.configuration.policy_settings(kind.kind, name, kind.settings_model(), given or {}, stored)
+        return kind.from_settings(settings, given)
+
     def bind(self, key: Key, policy: Policy) -> Cell:
         """Make the cell of a guard."""
         with self._lock:  # all of it, so that no cell is missed by who closes
             cell = self.opened.engine.cell(key, policy)
             self._cells.add(cell)
         return cell
+
+    def keep_plan(self, verbs: Mapping[str, tuple[str, str]]) -> bool:
+        """Let the next run of the command line take over what this one came to, and tell whether it can.
+
+        :param verbs: the policy that brings each verb, as its entry point names it, and what it calls the verb.
+        """
+        opened = self._opened
+        if opened is None or not self.has_composed:
+            return False
+        from resilience.planning import keep
+
+        return keep(self, opened, verbs)
+
+    @property
+    def has_composed(self) -> bool:
+        """Whether it has opened the storage of the variables, without a plan."""
+        return self._storage is None and self._opened is not None and self._opened.observers is not None
 
     def keys(self) -> list[Key]:
         """List all keys that have a record, sorted.
@@ -253,11 +342,9 @@ class Runtime:
                 getattr(opened.storage, "close", lambda: None)()
 
     def _settle(self) -> None:
-        with self._lock:
-            cells = list(self._cells)
-        for cell in cells:
-            if cell.engine is not None:
-                cell.engine.settle(cell)
+        opened = self._opened
+        if opened is not None:
+            opened.engine.settle_all()
 
     def _retire(self) -> None:
         with self._lock:
@@ -268,7 +355,7 @@ class Runtime:
 
     def _after_fork_in_child(self) -> None:
         """Leave all that is open to the parent: it owns the descriptors, the permits and what is owed."""
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._opened = None
         self._retire()
 
@@ -281,12 +368,12 @@ def _settings_model(kind: str) -> type[PolicySettings]:
 
 _all: weakref.WeakSet[Runtime] = weakref.WeakSet()
 _current: Runtime | None = None
-_install = threading.Lock()
+_install = Lock()
 
 
 def _after_fork_in_child() -> None:
     global _install  # noqa: PLW0603 - another thread of the parent may have held it
-    _install = threading.Lock()
+    _install = Lock()
     for runtime in list(_all):
         runtime._after_fork_in_child()  # noqa: SLF001 - this module's own
 

@@ -23,6 +23,7 @@ from resilience.refusals import (
     displayed,
     explain_refusals,
     has_mark,
+    is_secret,
     shortened,
 )
 from resilience.variables import DELIMITER, NAMED, PREFIX, Texts, meaning, normal_form, pick, variable
@@ -44,6 +45,7 @@ __all__ = [
     "redact",
 ]
 
+_STORAGE = variable("storage")
 _NOBODY = "nothing knows this variable"
 _MOST_TOLD = 20
 _LONGEST_NAME = 200
@@ -123,6 +125,12 @@ class CoreSettings(_Settings):
     unknown: Literal["error", "warn"] = Field(
         default="error",
         description="What a variable gets that begins with RESILIENCE_ and that nothing knows: an error, or a warning.",
+    )
+
+    plan: bool = Field(
+        default=True,
+        description="Keep what the variables and the installed plugins came to for the next run of the command line, "
+        "which then starts as fast as a bare interpreter.",
     )
 
     @field_validator("storage")
@@ -220,6 +228,7 @@ class Configuration:
         self._settle(findings)
         self.core = _validated(CoreSettings, self._core, "resilience", PREFIX)
         """The settings of the framework itself."""
+        self._has_unknown = bool(findings.unknown)
         # The first guard that was bound for each section of a name.
         self._bound: dict[tuple[str, str], tuple[str, Mapping[str, object]]] = {}
 
@@ -281,6 +290,45 @@ class Configuration:
         assigned = self._assigned(kind, name, model, given, stored)
         section, form = normal_form(kind), normal_form(name)
         return _effective(settings, assigned, (NAMED, form, section) if form else (section,))
+
+    def is_open(self, environ: Mapping[str, str], scheme: str) -> bool:
+        """Whether somebody checked each variable and anybody may see its value, the storage's URL aside."""
+        chosen = {normal_form(scheme), *self._kinds}
+        if self._has_unknown or not chosen.issuperset(self._sections):
+            return False
+        return all(
+            redact(value) == value for name, value in environ.items() if name.startswith(PREFIX) and name != _STORAGE
+        )
+
+    def storage_values(self, scheme: str, model: type[StorageSettings]) -> tuple[dict[str, object], list[str]] | None:
+        """Return all values of the settings of the storage, and the names of those that are set; `None`: a secret is.
+
+        :raises ConfigurationError: see `storage_settings`.
+        """
+        settings, layer = self._storage(scheme, model)
+        if any(is_secret(model.model_fields[field]) for field in layer):
+            return None
+        return {field: getattr(settings, field) for field in model.model_fields}, sorted(layer)
+
+    def policy_values(
+        self, kind: str, model: type[PolicySettings]
+    ) -> tuple[dict[str, object], dict[str, dict[str, object]]] | None:
+        """Return the values that variables set, for all guards of a kind, and by the normal form of each name.
+
+        `None`: one of them is a secret.
+
+        :raises ConfigurationError: they contradict each other.
+        """
+        section = normal_form(kind)
+        layers = {"": self._by_kind.get(section, {})}
+        layers.update({name: layer for (name, its), layer in self._by_name.items() if its == section})
+        values: dict[str, dict[str, object]] = {}
+        for name, layer in layers.items():
+            if any(is_secret(model.model_fields[field]) for field in layer):
+                return None
+            settings = _validated(model, layer, kind, variable(section, ""))
+            values[name] = {field: getattr(settings, field) for field in layer}
+        return values.pop(""), values
 
     def _assigned(
         self,

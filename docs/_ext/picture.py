@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     """In state, event, condition, to state."""
 
 PLACES = {
-    "disabled": (450, 85),
+    "disabled": (450, 75),
+    "metrics_only": (450, 185),
     "closed": (130, 250),
     "open": (770, 250),
     "half_open": (450, 430),
@@ -23,8 +24,22 @@ PLACES = {
 
 WIDTH, HEIGHT = 900, 500
 BOX = (150, 52)
-FILL = {"closed": "#d9f2df", "half_open": "#fff1cc", "open": "#fbdcdc", "forced_open": "#fbdcdc", "disabled": "#e8e8ee"}
-OUT = {"disabled": (0, -1), "closed": (-1, 0), "open": (1, 0), "half_open": (0, 1), "forced_open": (1, 0)}
+FILL = {
+    "closed": "#d9f2df",
+    "half_open": "#fff1cc",
+    "open": "#fbdcdc",
+    "forced_open": "#fbdcdc",
+    "disabled": "#e8e8ee",
+    "metrics_only": "#e8e8ee",
+}
+OUT = {
+    "disabled": (0, -1),
+    "metrics_only": (0, 1),
+    "closed": (-1, 0),
+    "open": (1, 0),
+    "half_open": (0, 1),
+    "forced_open": (1, 0),
+}
 """The side of a box that no arrow of the machine needs: there, what is done by hand comes in."""
 
 STYLE = (

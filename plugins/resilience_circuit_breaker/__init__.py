@@ -1,7 +1,8 @@
 """The circuit breaker: the first policy of `resilience`, and the pattern for the others.
 
-`_state` is the pure state machine, `_codec` its record, `_settings` its configuration, `policy` what the engine sees,
-`breaker` what users hold, `session` a thin form of it for agents.
+`_state` is the pure state machine, `_window` how it counts, `_codec` its record, `_settings` its configuration,
+`policy` what the engine sees, `breaker` what users hold, `family` breakers by key, `session` a thin form of it for
+agents.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ if TYPE_CHECKING:
     from resilience_circuit_breaker._errors import CircuitOpenError
     from resilience_circuit_breaker._status import CircuitState, CircuitStatus
     from resilience_circuit_breaker.breaker import CircuitBreaker
+    from resilience_circuit_breaker.family import CircuitBreakerFamily
 
-__all__ = ["CircuitBreaker", "CircuitOpenError", "CircuitState", "CircuitStatus"]
+__all__ = ["CircuitBreaker", "CircuitBreakerFamily", "CircuitOpenError", "CircuitState", "CircuitStatus"]
 
 _HOME = {
     "CircuitBreaker": "breaker",
+    "CircuitBreakerFamily": "family",
     "CircuitOpenError": "_errors",
     "CircuitState": "_status",
     "CircuitStatus": "_status",

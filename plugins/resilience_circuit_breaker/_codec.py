@@ -1,9 +1,15 @@
 """The record of a circuit breaker: a JSON object that a person can read.
 
-``{"schema":1,"state":"closed","epoch":2,"failures":1,"last_failure":1763826000.25,"last_error":"TimeoutError"}``
+``{"schema":2,"state":"closed","epoch":2,"failures":1,"last_failure":1763826000.25,"last_error":"TimeoutError"}``
 
 Fields are left out where they have the value of a breaker that nothing has happened to.  Permits are written as
 ``{"number":[taken_at,expires_at,anonymous]}``, those that ran out unreported as ``{"number":anonymous}``.
+
+Windows are written by their shape, the one used last at the end: of calls as ``"count:100":[calls,"failures","slow"]``,
+with bits in hexadecimal digits, the youngest call being the lowest; of time as ``"time:60":[[bucket,calls,failures,
+slow],…]``; a streak of failures beside them as ``"consecutive":last_failure``.
+
+Schema 1 had neither windows nor METRICS_ONLY; its records are read as they are.
 
 A field that is not known here was written by a newer version and is kept as it is.  A change that an older version
 must not overlook (a new state, another meaning of a field) raises `SCHEMA`: older versions then leave the record alone.
@@ -13,6 +19,7 @@ from __future__ import annotations
 
 from resilience.errors import StorageIncompatible
 from resilience.policy import FOREVER
+from resilience_circuit_breaker._config import BOUNDS
 from resilience_circuit_breaker._state import (
     CLOSED,
     HALF_OPEN,
@@ -24,6 +31,18 @@ from resilience_circuit_breaker._state import (
     Probes,
     State,
 )
+from resilience_circuit_breaker._window import (
+    CONSECUTIVE,
+    COUNT,
+    MOST_BUCKETS,
+    MOST_SHAPES,
+    NO_WINDOWS,
+    TIME,
+    is_of_time,
+    shape_of,
+    summed,
+    written,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +50,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from resilience_circuit_breaker._state import Held
+    from resilience_circuit_breaker._window import Window, Windows
 
-SCHEMA = 1
+SCHEMA = 2
 
 DEEPEST = 32
 """How many objects and arrays may stand in each other: what is read must be safe to write again."""
@@ -55,6 +75,10 @@ _KNOWN = _OF_PROBES | frozenset(
         "reopenings",
         "late_count",
         "settings",
+        "windows",
+        "rejected_count",
+        "asks",
+        "crossed",
     }
 )
 
@@ -96,25 +120,66 @@ def encode(state: State, settings: str | None = None) -> bytes:
         and state.until is None
         and state.opened_at is None
         and state.probes is NO_PROBES
-        and not (state.reason or state.reopenings or state.late_count or state.extra)
+        and not (
+            state.reason
+            or state.reopenings
+            or state.late_count
+            or state.extra
+            or state.windows
+            or state.rejected_count
+            or state.asks
+        )
     ):
         # The road of every counted failure.
         return (
-            f'{{"schema":1,"state":"closed","epoch":{state.epoch},"failures":{state.failures},'
+            f'{{"schema":2,"state":"closed","epoch":{state.epoch},"failures":{state.failures},'
             f'"last_failure":{state.last_failure!r}{tail}}}'
         ).encode("ascii")
-    text = f'{{"schema":{SCHEMA},"state":"{state.state}","epoch":{state.epoch}'
-    for name in ("failures", "reopenings", "late_count"):
-        count = getattr(state, name)
-        if count:
-            text += f',"{name}":{count}'
-    for name in ("since", "until", "last_failure", "opened_at"):
-        seconds = getattr(state, name)
-        if seconds is not None:
-            text += f',"{name}":{seconds!r}'
+    text = f'{{"schema":{SCHEMA},"state":"{state.state}","epoch":{state.epoch}{_encode_numbers(state)}'
     if state.reason:
         text += f',"reason":{quote(state.reason)}'
-    return f"{text}{_encode_probes(state.probes, quote)}{tail}{_encode_extra(state.extra)}}}".encode("ascii")
+    if state.windows:
+        text += f',"windows":{{{",".join(map(_encode_window, state.windows.items()))}}}'
+    if state.probes is not NO_PROBES:
+        text += _encode_probes(state.probes, quote)
+    if state.extra:
+        tail += f",{dumps(state.extra)[1:-1]}"
+    return f"{text}{tail}}}".encode("ascii")
+
+
+def _encode_numbers(state: State) -> str:  # noqa: C901 - one question a field, as asking in a loop takes far longer
+    text = ""
+    if state.failures:
+        text += f',"failures":{state.failures}'
+    if state.since is not None:
+        text += f',"since":{state.since!r}'
+    if state.until is not None:
+        text += f',"until":{state.until!r}'
+    if state.last_failure is not None:
+        text += f',"last_failure":{state.last_failure!r}'
+    if state.opened_at is not None:
+        text += f',"opened_at":{state.opened_at!r}'
+    if state.reopenings:
+        text += f',"reopenings":{state.reopenings}'
+    if state.late_count:
+        text += f',"late_count":{state.late_count}'
+    if state.rejected_count:
+        text += f',"rejected_count":{state.rejected_count}'
+    if state.asks:
+        text += f',"asks":{state.asks}'
+    if state.crossed:
+        text += ',"crossed":true'
+    return text
+
+
+def _encode_window(named: tuple[str, Window | float | None]) -> str:
+    shape, window = named
+    if not isinstance(window, tuple):
+        return f'"{shape}":{"null" if window is None else repr(window)}'
+    if is_of_time(shape):
+        return f'"{shape}":{written(window)}'
+    failures, slow = window[3] or (0, 0)
+    return f'"{shape}":[{window[0]},"{failures:x}","{slow:x}"]'
 
 
 def _encode_probes(probes: Probes, quote: Callable[[str], str]) -> str:
@@ -139,10 +204,6 @@ def _encode_probes(probes: Probes, quote: Callable[[str], str]) -> str:
         )
         text += f',"lapsed":{{{lapsed}}}'
     return text
-
-
-def _encode_extra(extra: Mapping[str, object]) -> str:
-    return f",{dumps(extra)[1:-1]}" if extra else ""
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -192,7 +253,7 @@ def decode(payload: bytes) -> State:
 def _read(fields: dict[str, Any]) -> State:
     take = fields.get
     schema = take("schema")
-    if schema != SCHEMA or type(schema) is not int:
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
         if type(schema) is int and schema > SCHEMA:
             raise StorageIncompatible(
                 f"the record has schema {schema}, this version of the library knows {SCHEMA}: upgrade the library"
@@ -232,7 +293,79 @@ def _read(fields: dict[str, Any]) -> State:
         _count(take("late_count", 0), "late_count"),
         settings,
         extra,
+        _read_windows(fields["windows"]) if "windows" in fields else NO_WINDOWS,
+        _count(take("rejected_count", 0), "rejected_count"),
+        _count(take("asks", 0), "asks"),
+        _flag(take("crossed", False), "crossed"),
     )
+
+
+def _read_windows(value: object) -> Windows:
+    windows: dict[str, Window | float | None] = {}
+    for shape, content in _object(value, "windows").items():
+        kind, _, size = shape.partition(":")
+        if shape == CONSECUTIVE:
+            windows[shape] = _seconds(content, "windows")
+        elif (
+            kind == COUNT
+            and size.isdigit()
+            and _is_number(size, "window_size")
+            and shape == shape_of(COUNT, int(size), 0)
+        ):
+            windows[shape] = _read_calls(content, int(size))
+        elif kind == TIME and _is_number(size, "window_duration") and shape == shape_of(TIME, 0, float(size)):
+            windows[shape] = summed(_read_buckets(content))
+        else:
+            raise ValueError(f"the record's windows have one that is none: {_shown(shape)}")
+    if len(windows) > MOST_SHAPES:
+        raise ValueError(f"the record's windows are more than {MOST_SHAPES}")
+    return windows
+
+
+def _is_number(text: str, setting: str) -> bool:
+    digits = text.replace(".", "", 1)
+    least, most = BOUNDS[setting]
+    return digits.isascii() and digits.isdigit() and len(digits) < 20 and least <= float(text) <= most
+
+
+def _read_calls(content: object, size: int) -> Window:
+    calls, *masks = _items(content, 3)
+    calls = _count(calls, "windows")
+    failures, slow = (_mask(mask, calls) for mask in masks)
+    if calls > size:
+        raise ValueError(f"the record's windows have one that holds more than its size: {calls}")
+    return calls, failures.bit_count(), slow.bit_count(), (failures, slow)
+
+
+def _mask(digits: object, calls: int) -> int:
+    if isinstance(digits, str) and digits and len(digits) <= calls // 4 + 1 and not digits.strip("0123456789abcdef"):
+        mask = int(digits, 16)
+        if mask.bit_length() <= calls:
+            return mask
+    raise ValueError(f"the record's windows have a call that is none: {_shown(digits)}")
+
+
+def _read_buckets(content: object) -> list[tuple[int, int, int, int]]:
+    buckets: list[tuple[int, int, int, int]] = []
+    for bucket in _items(content, None):
+        number, *counts = _items(bucket, 4)
+        if type(number) is not int or abs(number) > LARGEST * 100 or (buckets and number <= buckets[-1][0]):
+            raise ValueError(f"the record's windows have a bucket without its place: {_shown(bucket)}")
+        calls, failures, slow = (_count(count, "windows") for count in counts)
+        if not max(failures, slow, 1) <= calls:
+            raise ValueError(f"the record's windows have a bucket that holds more than all: {_shown(bucket)}")
+        buckets.append((number, calls, failures, slow))
+    if len(buckets) > MOST_BUCKETS:
+        raise ValueError(f"the record's windows have one with more than {MOST_BUCKETS} buckets")
+    return buckets
+
+
+def _items(value: object, length: int | None) -> list[Any]:
+    if isinstance(value, list):
+        items: list[Any] = value  # pyright: ignore[reportUnknownVariableType] - an array of JSON
+        if length is None or len(items) == length:
+            return items
+    raise ValueError(f"the record's windows have one that is none: {_shown(value)}")  # pyright: ignore[reportUnknownArgumentType] - likewise
 
 
 def _read_probes(fields: dict[str, Any]) -> Probes:

@@ -6,20 +6,30 @@ contradictions stand here, once.
 
 from __future__ import annotations
 
+from resilience.durations import parse_duration
 from resilience.policy import FOREVER
+from resilience_circuit_breaker._window import CONSECUTIVE, COUNT, TIME, WINDOWS, shape_of, span_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
+    from typing import Any, Literal
 
     from resilience.policy import OnStoreError
+
+    WindowName = Literal["consecutive", "count", "time"]
 
 _DAY = 86400.0
 
 BOUNDS: dict[str, tuple[float, float]] = {
+    "window_size": (1, 10_000),
+    "window_duration": (0.1, 30 * _DAY),
     "failure_threshold": (1, 1_000_000),
     "failure_max_age": (0.001, 365 * _DAY),
+    "minimum_calls": (1, 1_000_000),
+    "failure_rate_threshold": (1e-6, 1.0),
+    "slow_call_rate_threshold": (1e-6, 1.0),
+    "slow_call_duration": (0.001, 30 * _DAY),
     "reset_timeout": (0.0, 30 * _DAY),
     "reset_timeout_backoff": (1.0, 100.0),
     "reset_timeout_max": (0.0, 365 * _DAY),
@@ -28,29 +38,58 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "half_open_success_threshold": (1, 1_000_000),
     "half_open_failure_threshold": (1, 1_000_000),
     "permit_timeout": (0.001, 365 * _DAY),
+    "gather": (0.0, 60.0),
 }
 """The least and the greatest value of each number, both allowed."""
 
 MODES = ("local", "allow", "deny", "raise")
 """What `on_store_error` may be."""
 
-_WHOLE = ("failure_threshold", "half_open_max_calls", "half_open_success_threshold", "half_open_failure_threshold")
+OF_WINDOWS = {
+    "window_size": 100,
+    "window_duration": 60.0,
+    "minimum_calls": 10,
+    "failure_rate_threshold": 0.5,
+    "slow_call_rate_threshold": None,
+}
+"""Settings that mean something with a window of calls or of time only, and their defaults."""
+
+_WHOLE = frozenset(
+    {
+        "window_size",
+        "failure_threshold",
+        "minimum_calls",
+        "half_open_max_calls",
+        "half_open_success_threshold",
+        "half_open_failure_threshold",
+    }
+)
+
+FAILURES_IN_A_ROW = 3
+"""`failure_threshold` with the window ``consecutive``, unless it is set; with others there is none then."""
 
 LEAST_RESET_TIMEOUT_MAX = 600.0
 """`reset_timeout_max` is the longer of these seconds and `reset_timeout`, unless it is set."""
 
-LEAST_PERMIT_TIMEOUT = 60.0
-"""`permit_timeout` is the longer of these seconds and `reset_timeout`, unless it is set."""
+MOST_GATHERED = 64
+"""So many reports a process gathers at most, and with a window of calls at most a tenth of it."""
+
+NEVER = 10**15
+"""A number of failures that is never reached."""
 
 
 class CircuitBreakerConfig:
     """The configuration of a circuit breaker.  Treat it as frozen.
 
-    The arguments have the names, units and defaults of `CircuitBreakerSettings`.  `reset_timeout_max` and
-    `permit_timeout` of `None` mean their defaults, which depend on `reset_timeout`.  A ``module:Class`` name in
-    `failure_on` or `ignore` is imported when an exception is judged first, and means nothing if it cannot be.
-    `given` holds the settings given in code as JSON can hold them (see `portable`), to be stored with the record;
-    `None`: there is no code, so what is stored stays.
+    The arguments have the names, units and defaults of `CircuitBreakerSettings`.  `None` means the default of a setting
+    whose default depends on others, and of those that stand in `OF_WINDOWS`.  A ``module:Class`` name in `failure_on`
+    or `ignore` is imported when an exception is judged first, and means nothing if it cannot be.  `given` holds the
+    settings given in code as JSON can hold them (see `portable`), to be stored with the record; `None`: there is no
+    code, so what is stored stays.
+
+    Made of them: `shape`, the name of the window in the record; `in_a_row`, whether it is ``consecutive``; `opens_at`,
+    the failures that open it, whatever their rate; `window_span`, the nanoseconds of `window_duration`; `window_mask`,
+    all bits of a window of calls; `slow_after`, the seconds after which a call is slow, infinity if none ever is.
 
     :raises ValueError: a value lies outside its bounds or contradicts another; the message names field and fix.
     """
@@ -59,25 +98,46 @@ class CircuitBreakerConfig:
         "failure_if",
         "failure_max_age",
         "failure_on",
+        "failure_rate_threshold",
         "failure_threshold",
+        "gather",
         "given",
         "half_open_failure_threshold",
         "half_open_max_calls",
         "half_open_success_threshold",
         "ignore",
+        "in_a_row",
+        "minimum_calls",
         "on_store_error",
+        "opens_at",
         "permit_timeout",
         "reset_timeout",
         "reset_timeout_backoff",
         "reset_timeout_jitter",
         "reset_timeout_max",
+        "shape",
+        "slow_after",
+        "slow_call_duration",
+        "slow_call_rate_threshold",
+        "window",
+        "window_duration",
+        "window_mask",
+        "window_size",
+        "window_span",
     )
 
     def __init__(
         self,
         *,
-        failure_threshold: int = 3,
+        window: WindowName = "consecutive",
+        window_size: int | None = None,
+        window_duration: float | None = None,
+        failure_threshold: int | None = None,
         failure_max_age: float = 3600.0,
+        minimum_calls: int | None = None,
+        failure_rate_threshold: float | None = None,
+        slow_call_rate_threshold: float | None = None,
+        slow_call_duration: float = 60.0,
         reset_timeout: float = 60.0,
         reset_timeout_backoff: float = 1.0,
         reset_timeout_max: float | None = None,
@@ -89,13 +149,54 @@ class CircuitBreakerConfig:
         failure_on: type[BaseException] | str | Iterable[type[BaseException] | str] = (Exception,),
         ignore: type[BaseException] | str | Iterable[type[BaseException] | str] = (),
         failure_if: Callable[[Any], object] | None = None,
+        gather: float = 0.1,
         on_store_error: OnStoreError = "local",
         given: Mapping[str, object] | None = None,
     ) -> None:
-        # Before the defaults that are made of it.
-        _check_number("reset_timeout", reset_timeout)
+        if window not in WINDOWS:
+            raise ValueError(f"window is one of {', '.join(WINDOWS)}")
+        numbers: dict[str, float | None] = {
+            "window_size": window_size,
+            "window_duration": window_duration,
+            "failure_threshold": failure_threshold,
+            "failure_max_age": failure_max_age,
+            "minimum_calls": minimum_calls,
+            "failure_rate_threshold": failure_rate_threshold,
+            "slow_call_rate_threshold": slow_call_rate_threshold,
+            "slow_call_duration": slow_call_duration,
+            "reset_timeout": reset_timeout,
+            "reset_timeout_backoff": reset_timeout_backoff,
+            "reset_timeout_max": reset_timeout_max,
+            "reset_timeout_jitter": reset_timeout_jitter,
+            "half_open_max_calls": half_open_max_calls,
+            "half_open_success_threshold": half_open_success_threshold,
+            "half_open_failure_threshold": half_open_failure_threshold,
+            "permit_timeout": permit_timeout,
+            "gather": gather,
+        }
+        for name, value in numbers.items():
+            if value is not None:
+                _check_number(name, value)
+        check_window(window, {name: value for name, value in numbers.items() if value is not None})
+        self.window = window
+        self.window_size = 100 if window_size is None else window_size
+        self.window_duration = 60.0 if window_duration is None else window_duration
+        self.in_a_row = window == CONSECUTIVE
+        self.shape = shape_of(window, self.window_size, self.window_duration)
+        self.window_span = span_of(self.shape) if window == TIME else 1
+        self.window_mask = (1 << self.window_size) - 1
+        if failure_threshold is None and self.in_a_row:
+            failure_threshold = FAILURES_IN_A_ROW
         self.failure_threshold = failure_threshold
+        self.opens_at = NEVER if failure_threshold is None else failure_threshold
         self.failure_max_age = failure_max_age
+        if minimum_calls is None:
+            minimum_calls = min(10, self.window_size) if window == COUNT else 10
+        self.minimum_calls = minimum_calls
+        self.failure_rate_threshold = 0.5 if failure_rate_threshold is None else failure_rate_threshold
+        self.slow_call_rate_threshold = slow_call_rate_threshold
+        self.slow_call_duration = slow_call_duration
+        self.slow_after = FOREVER if slow_call_rate_threshold is None else slow_call_duration
         self.reset_timeout = reset_timeout
         self.reset_timeout_backoff = reset_timeout_backoff
         self.reset_timeout_max = (
@@ -105,21 +206,41 @@ class CircuitBreakerConfig:
         self.half_open_max_calls = half_open_max_calls
         self.half_open_success_threshold = half_open_success_threshold
         self.half_open_failure_threshold = half_open_failure_threshold
-        self.permit_timeout = max(LEAST_PERMIT_TIMEOUT, reset_timeout) if permit_timeout is None else permit_timeout
+        self.permit_timeout = max(reset_timeout, slow_call_duration) if permit_timeout is None else permit_timeout
         self.failure_on = exception_classes(failure_on)
         self.ignore = exception_classes(ignore)
         self.failure_if = failure_if
+        self.gather = gather
         self.on_store_error: OnStoreError = on_store_error
         self.given: dict[str, object] | None = None if given is None else dict(given)
-        for name in BOUNDS:
-            value = getattr(self, name)
-            if value is not None:
-                _check_number(name, value)
         if failure_if is not None and not callable(failure_if):
             raise ValueError(f"failure_if is called with each returned value, so it is no {type(failure_if).__name__}")
         if on_store_error not in MODES:
             raise ValueError(f"on_store_error is one of {', '.join(MODES)}")
         check_contradictions(self.reset_timeout, self.reset_timeout_max, self.failure_on, self.ignore)
+
+    def judging(
+        self,
+        *,
+        failure_on: type[BaseException] | str | Iterable[type[BaseException] | str] | None = None,
+        ignore: type[BaseException] | str | Iterable[type[BaseException] | str] | None = None,
+        **predicate: Callable[[Any], object] | None,
+    ) -> CircuitBreakerConfig:
+        """Copy it, to judge outcomes by other rules; what is left out stays.
+
+        :raises ValueError: `failure_on` or `ignore` names a class that there is not, or both name one.
+        """
+        from copy import copy
+
+        other = copy(self)
+        if failure_on is not None:
+            other.failure_on = resolve("failure_on", exception_classes(failure_on))
+        if ignore is not None:
+            other.ignore = resolve("ignore", exception_classes(ignore))
+        if "failure_if" in predicate:
+            other.failure_if = predicate["failure_if"]
+        check_contradictions(other.reset_timeout, other.reset_timeout_max, other.failure_on, other.ignore)
+        return other
 
 
 def _check_number(name: str, value: float) -> None:
@@ -127,6 +248,31 @@ def _check_number(name: str, value: float) -> None:
     whole = name in _WHOLE
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not least <= value <= most:
         raise ValueError(f"{name} is a {'whole ' if whole else ''}number from {least:.15g} to {most:.15g}")
+
+
+def check_window(window: str, given: Mapping[str, object]) -> None:
+    """Refuse settings that mean nothing with the window, or cannot be reached in it.
+
+    :param given: the settings that somebody gave, without those that are left to their defaults.
+    :raises ValueError: the message names both and says what to change.
+    """
+    if window == CONSECUTIVE:
+        for name in OF_WINDOWS:
+            if given.get(name) is not None:
+                raise ValueError(
+                    f"{name} means nothing with window=consecutive, which counts failures in a row only: set window to "
+                    f"count or time, or leave {name} out"
+                )
+    if window == COUNT:
+        size = given.get("window_size", OF_WINDOWS["window_size"])
+        assert isinstance(size, int)  # noqa: S101 - for the type checkers; bounds are checked before
+        for name in ("minimum_calls", "failure_threshold"):
+            number = given.get(name)
+            if isinstance(number, int) and number > size:
+                raise ValueError(
+                    f"{name} ({number}) is above window_size ({size}), so it is never reached: lower the one or raise "
+                    "the other"
+                )
 
 
 def check_contradictions(
@@ -242,3 +388,24 @@ def portable(arguments: Mapping[str, object]) -> dict[str, object]:
         ):
             kept[name] = value
     return kept
+
+
+_DURATIONS = frozenset(
+    {"failure_max_age", "permit_timeout", "reset_timeout", "reset_timeout_max", "slow_call_duration", "window_duration"}
+)
+
+
+def checked(values: Mapping[str, object]) -> dict[str, Any]:
+    """Return settings as the settings model would, without it, where it would leave them nearly as they are.
+
+    :raises ValueError: it would not, or that is not certain.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None and name != "half_open_max_calls":
+            raise ValueError(f"{name} is none")
+        number = parse_duration(value) if name in _DURATIONS and isinstance(value, str) else value
+        if type(number) is int and name in BOUNDS and name not in _WHOLE:
+            number = float(number)
+        found[name] = number
+    return found

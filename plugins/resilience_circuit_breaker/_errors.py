@@ -45,7 +45,11 @@ class CircuitOpenError(PolicyRejected):
 
     def __str__(self) -> str:
         """Say what happened, to which breaker, and when to come again."""
-        lets_in = self._state in {"closed", "disabled"}  # and yet no call may be made: the storage is at fault
+        lets_in = self._state in {
+            "closed",
+            "disabled",
+            "metrics_only",
+        }  # and yet no call may be made: the storage is at fault
         state = "rejects calls" if lets_in else f"is {self._state.replace('_', ' ')}"
         text = f"circuit breaker {self.name!r} {state}"
         if self.reason:

@@ -5,6 +5,7 @@ Two rules hold here:
 1. Everything that affects the state of a breaker stands in this file, and in it, everything goes through `TABLE`: a
    row for each state, event and condition, tried in their order.  A condition only looks; what a row does makes a new
    state and leaves the old one as it was.  The diagram in the docs is drawn from the table, the tests enumerate it.
+   How calls are counted in a window, as plain numbers, stands in `_window`; whether what was counted trips, here.
 2. Nothing here reads a clock, does I/O, takes a lock, draws a random number or writes a log.  Time, random bits and
    outcomes arrive in the event; the same state and the same event always give the same step.
 
@@ -21,10 +22,19 @@ Cases that one configuration alone does not bring, but several processes with di
 * A report without epoch and token (``record_*``) gives back the oldest anonymous permit that is in flight, or else the
   oldest that ran out: several of them cannot be told apart, and one that is still held would block another call.  If
   there is none, it counts where the reporter's configuration has no limit, and is late where it has one.
+* Windows of different shapes stand beside each other, each counting what the processes with its shape report; any of
+  them may open, and all are emptied together.  The streak of failures is one of these shapes; as long as it is the
+  only one, its number and the time of its last failure stand in the state alone.
+* A success that took too long is the event ``slow``: where slow calls are judged it does what a failure does, except
+  that the window knows what it was.  A failure that took too long is both.
 * A neutral report that is late says nothing about nothing: it is not counted.
 * A breaker that is disabled counts nothing, late reports included.  Once its time is up it is closed in all but name:
-  a failure without epoch closes it and counts there; an outcome of a call that was let in while it was disabled does
-  not.
+  an outcome without epoch closes it and counts there, if there is something to count; an outcome of a call that was
+  let in while it was disabled does not.  The same goes for one that only watches (METRICS_ONLY), which counts the
+  outcomes of its own calls to the end.
+* Calls that were rejected are told now and then, so a number of them may arrive when the state is another; it is
+  counted in any.  `rejected_count` begins anew when a breaker opens that was not, and at a reset: it belongs to the
+  present outage, or to the last one.
 """
 
 from __future__ import annotations
@@ -32,6 +42,7 @@ from __future__ import annotations
 from resilience.policy import (
     FAILURE,
     FOREVER,
+    LATER,
     NEUTRAL,
     NOW,
     SUCCESS,
@@ -39,10 +50,27 @@ from resilience.policy import (
     Control,
     Lease,
     Move,
+    Rejected,
     Report,
     Step,
 )
 from resilience_circuit_breaker._errors import Rejection
+from resilience_circuit_breaker._window import (
+    CONSECUTIVE,
+    COUNT,
+    MOST_SHAPES,
+    NO_WINDOWS,
+    NOTHING,
+    TIME,
+    added,
+    added_late,
+    all_seen,
+    at_most,
+    bucket_of,
+    end_of_bucket,
+    filled,
+    seen,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +79,9 @@ if TYPE_CHECKING:
 
     from resilience.policy import PolicyEvent
     from resilience_circuit_breaker._config import CircuitBreakerConfig
+    from resilience_circuit_breaker._window import Window, Windows
 
+    Tells = tuple[tuple[str, Mapping[str, object]], ...]
     Held = tuple[float, float, bool]
     Condition = Callable[[CircuitBreakerConfig, "State", Any], bool]
     Action = Callable[[CircuitBreakerConfig, "State", Any, str], Step]
@@ -64,17 +94,28 @@ OPEN = "open"
 HALF_OPEN = "half_open"
 FORCED_OPEN = "forced_open"
 DISABLED = "disabled"
-STATES = (CLOSED, OPEN, HALF_OPEN, FORCED_OPEN, DISABLED)
+METRICS_ONLY = "metrics_only"
+STATES = (CLOSED, OPEN, HALF_OPEN, FORCED_OPEN, DISABLED, METRICS_ONLY)
+COUNTING = (CLOSED, METRICS_ONLY)
+"""States whose windows are alive; in all others what was counted stays as it was."""
 
-# Events: an admission, the outcomes of a report, a report that belongs to nothing present, and the verbs of a control.
+# Events: an admission, the outcomes of a report, a success that took too long, a report that belongs to nothing
+# present, calls that were rejected, and the verbs of a control, of which METRICS_ONLY is called as the state.
 ADMIT = "admit"
+SLOW = "slow"
 LATE = "late"
+REJECTED = "rejected"
 FORCE_OPEN = "force_open"
 DISABLE = "disable"
 CLOSE = "close"
 RESET = "reset"
 RESTORE = "restore"
-EVENTS = (ADMIT, SUCCESS, FAILURE, NEUTRAL, LATE, FORCE_OPEN, DISABLE, CLOSE, RESET, RESTORE)
+EVENTS = (
+    ADMIT, SUCCESS, SLOW, FAILURE, NEUTRAL, LATE, REJECTED, FORCE_OPEN, DISABLE, METRICS_ONLY, CLOSE, RESET, RESTORE,
+)  # fmt: skip
+
+CONFLICT = "settings_conflict"
+WOULD_HAVE_OPENED = "would_have_opened"
 
 AS_GIVEN = "(as given)"
 """The state after ``restore``, which says itself which one."""
@@ -136,15 +177,20 @@ class State:
     """The state of a breaker.  Treat it as frozen.
 
     `state` is one of `STATES`; `epoch` grows by one at each change of it and each reset.
-    `since` and `until` (wall-clock seconds): the span that OPEN, and by hand FORCED_OPEN and DISABLED, last; `until`
-    is `None` without an end.  In CLOSED, `since` is when the streak of failures was last empty and changed, `None`
-    while there is a streak, whose last failure says more.
+    `since` and `until` (wall-clock seconds): the span that OPEN, and by hand FORCED_OPEN, DISABLED and METRICS_ONLY,
+    last; `until` is `None` without an end.  In CLOSED, `since` is when it was last emptied, `None` while something is
+    counted, whose time says more.
     `reason`: what was said by the person who put it there.
     `failures`: in a row; `last_failure` (wall-clock seconds) and `last_error` (class name) of the last one.
     `opened_at`: when it opened last, until it closes.
     `reopenings`: failed half-open phases since it was closed, the exponent of the backoff.
     `probes`: the account of the last half-open phase.
     `late_count`: reports that belonged to nothing present.
+    `windows`: those of other shapes than ``consecutive``, by shape, the one used last at the end; once there is one,
+    ``consecutive`` stands among them with the time of the streak's last failure.
+    `rejected_count`: calls rejected in this outage or the last one.
+    `asks`: grows with each failure and each slow call in a window; see `Step.asks`.
+    `crossed`: METRICS_ONLY told that it would have opened, and did not fall below the thresholds since.
     `settings`: those given in code, stored for who has no code.
     `extra`: fields of the record that this version does not know, kept.
     """
@@ -164,6 +210,10 @@ class State:
         "late_count",
         "settings",
         "extra",
+        "windows",
+        "rejected_count",
+        "asks",
+        "crossed",
     )
 
     def __init__(
@@ -182,6 +232,10 @@ class State:
         late_count: int = 0,
         settings: Mapping[str, object] = NO_FIELDS,
         extra: Mapping[str, object] = NO_FIELDS,
+        windows: Windows = NO_WINDOWS,
+        rejected_count: int = 0,
+        asks: int = 0,
+        crossed: bool = False,  # noqa: FBT001, FBT002 - a field like the others
     ) -> None:
         self.state = state
         self.epoch = epoch
@@ -197,6 +251,10 @@ class State:
         self.late_count = late_count
         self.settings = settings
         self.extra = extra
+        self.windows = windows
+        self.rejected_count = rejected_count
+        self.asks = asks
+        self.crossed = crossed
 
     def but(self, **changes: Any) -> State:
         """Copy it, with other values in some fields."""
@@ -216,6 +274,9 @@ class State:
 def _show(thing: Probes | State) -> str:
     return f"{type(thing).__name__}({', '.join(f'{name}={getattr(thing, name)!r}' for name in thing.__slots__)})"
 
+
+_EMPTY = State()
+"""CLOSED, with nothing counted."""
 
 # --- looking: time ----------------------------------------------------------------------------------------------------
 
@@ -250,6 +311,44 @@ def in_flight(probes: Probes, now: float) -> list[float]:
     return sorted(expiry for expiry in expiries if expiry > now)
 
 
+# --- looking: what was counted ----------------------------------------------------------------------------------------
+
+
+def window_of(config: CircuitBreakerConfig, state: State, now: float) -> Window:
+    """What stands in the configured window: at wall-clock second `now`, or when it opened."""
+    window = state.windows.get(config.shape)
+    if not isinstance(window, tuple):
+        return NOTHING
+    return seen(config.window_span, window, now) if state.state in COUNTING and config.window == TIME else window
+
+
+def reason_of(config: CircuitBreakerConfig, calls: int, failures: int, slow: int) -> str:
+    """Say which threshold is reached by what stands in a window, the first of them."""
+    if failures >= config.opens_at:
+        within = f"last {config.window_size} calls" if config.window == COUNT else f"last {config.window_duration:g} s"
+        return f"{failures} {'failure' if failures == 1 else 'failures'} in the {within}"
+    if failures / calls >= config.failure_rate_threshold:
+        return f"{failures} of {calls} calls failed"
+    return f"{slow} of {calls} calls were slow"
+
+
+def _is_reached(config: CircuitBreakerConfig, calls: int, failures: int, slow: int) -> bool:
+    if failures >= config.opens_at:
+        return True
+    if calls < config.minimum_calls:
+        return False
+    limit = config.slow_call_rate_threshold
+    return failures / calls >= config.failure_rate_threshold or (limit is not None and slow / calls >= limit)
+
+
+def _is_over_threshold(config: CircuitBreakerConfig, state: State, now: float) -> bool:
+    if config.in_a_row:
+        last = _last_of_streak(state)
+        is_young = last is None or now - last <= config.failure_max_age
+        return is_young and state.failures >= config.opens_at
+    return _is_reached(config, *window_of(config, state, now)[:3])
+
+
 # --- conditions: (config, state, event) -> whether the row is the one -------------------------------------------------
 
 
@@ -268,15 +367,32 @@ def clock_went_back(_config: CircuitBreakerConfig, state: State, event: Admit) -
     return state.until is not None and state.since is not None and state.since > event.now
 
 
-def no_streak(_config: CircuitBreakerConfig, state: State, _event: Report) -> bool:
-    """There are no failures to forget."""
-    return state.failures == 0
+def no_streak(config: CircuitBreakerConfig, state: State, _event: Report) -> bool:
+    """Failures in a row are judged, and there are none to forget."""
+    return state.failures == 0 and config.in_a_row
+
+
+def has_window(config: CircuitBreakerConfig, _state: State, _event: Report) -> bool:
+    """A window of calls or of time is judged."""
+    return not config.in_a_row
 
 
 def reaches_threshold(config: CircuitBreakerConfig, state: State, event: Report) -> bool:
-    """It is the `failure_threshold`-th failure in a row."""
-    threshold = config.failure_threshold
-    return state.failures + 1 >= threshold and _streak(config, state, event.at) >= threshold
+    """With it, a threshold of the window is reached."""
+    if config.in_a_row:
+        opens_at = config.opens_at
+        return state.failures + event.count >= opens_at and _streak(config, state, event) >= opens_at
+    window: Any = state.windows.get(config.shape, NOTHING)
+    failed, slow = event.outcome == FAILURE, _is_slow(config, event)
+    counts = at_most(config, window, event.now, event.count, failed=failed, slow=slow)
+    return _is_reached(config, *counts) and _is_reached(config, *_window_with(config, state, event)[:3])
+
+
+def crosses_threshold(config: CircuitBreakerConfig, state: State, event: Report) -> bool:
+    """With it, a threshold of the window is reached that was not before."""
+    return reaches_threshold(config, state, event) and not (
+        state.crossed and _is_over_threshold(config, state, event.now)
+    )
 
 
 def over_and_unclaimed(_config: CircuitBreakerConfig, state: State, event: Report) -> bool:
@@ -284,9 +400,14 @@ def over_and_unclaimed(_config: CircuitBreakerConfig, state: State, event: Repor
     return event.epoch is None and end_of_span(state, event.now) <= event.now
 
 
+def over_with_window(config: CircuitBreakerConfig, state: State, event: Report) -> bool:
+    """The same, and a window is judged."""
+    return not config.in_a_row and over_and_unclaimed(config, state, event)
+
+
 def over_and_trips(config: CircuitBreakerConfig, state: State, event: Report) -> bool:
-    """The same, and the first failure opens."""
-    return config.failure_threshold == 1 and over_and_unclaimed(config, state, event)
+    """The same, and it opens alone."""
+    return over_and_unclaimed(config, state, event) and reaches_threshold(config, _EMPTY, event)
 
 
 def no_limit(config: CircuitBreakerConfig, _state: State, _event: Admit) -> bool:
@@ -319,14 +440,14 @@ def nothing_held(_config: CircuitBreakerConfig, state: State, event: Report) -> 
     return _claimed(state.probes, event) is None
 
 
-def enough_successes(config: CircuitBreakerConfig, state: State, _event: Report) -> bool:
+def enough_successes(config: CircuitBreakerConfig, state: State, event: Report) -> bool:
     """It is the `half_open_success_threshold`-th success."""
-    return state.probes.successes + 1 >= config.half_open_success_threshold
+    return state.probes.successes + event.count >= config.half_open_success_threshold
 
 
-def enough_failures(config: CircuitBreakerConfig, state: State, _event: Report) -> bool:
-    """It is the `half_open_failure_threshold`-th failure."""
-    return state.probes.failures + 1 >= config.half_open_failure_threshold
+def enough_failures(config: CircuitBreakerConfig, state: State, event: Report) -> bool:
+    """It is the `half_open_failure_threshold`-th failure or slow call."""
+    return state.probes.failures + event.count >= config.half_open_failure_threshold
 
 
 def says_nothing(_config: CircuitBreakerConfig, _state: State, event: Report) -> bool:
@@ -429,24 +550,42 @@ def refuse_probe_from_now(config: CircuitBreakerConfig, state: State, event: Adm
 
 def forget_streak(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
     """Forgets the failures."""
-    forgotten = state.but(
-        since=event.now, failures=0, last_failure=None, last_error=None, settings=_settings(config, state)
-    )
+    if state.windows:  # `last_failure` may be another window's
+        windows, _ = _beside_others(state.windows, CONSECUTIVE, None)
+        forgotten = state.but(failures=0, windows=windows, settings=_settings(config, state))
+    else:
+        forgotten = state.but(
+            since=event.now, failures=0, last_failure=None, last_error=None, settings=_settings(config, state)
+        )
     return Step(forgotten, keep=NOW)
 
 
-def count_failure(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
+def count_success(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
+    """Counts the success in the window."""
+    counted, tells = _counted(config, state, event, _window_with(config, state, event))
+    until = FOREVER
+    if config.window == TIME:
+        until = end_of_bucket(config.window_span, bucket_of(config.window_span, _ended(event)))
+    return Step(counted, None, until=until, keep=LATER, tells=tells)
+
+
+def count_failure(config: CircuitBreakerConfig, state: State, event: Report, target: str) -> Step:
     """Counts the failure."""
+    if not config.in_a_row:
+        return count_in_window(config, state, event, target)
+    if state.windows:
+        counted, tells = _in_a_row_among_others(config, state, event)
+        return Step(counted, keep=NOW, tells=tells)
     # The road of every failure, hence in line what `trip` has from functions.
     at = event.at
     now = event.now
     if at > now:  # noqa: PLR1730 - `min` costs three times as much
         at = now
     last_failure = state.last_failure
-    failures = state.failures + 1
+    failures = state.failures + event.count
     if last_failure is not None:
         if at - last_failure > config.failure_max_age:
-            failures = 1
+            failures = event.count
         elif at < last_failure <= now:
             at = last_failure
     error = event.error
@@ -468,23 +607,73 @@ def count_failure(config: CircuitBreakerConfig, state: State, event: Report, _ta
         state.late_count,
         state.settings if given is None else given,
         state.extra,
+        NO_WINDOWS,
+        state.rejected_count,
+        state.asks,
     )
     return Step(counted, None, keep=NOW)
 
 
+def count_in_window(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
+    """Counts it in the window."""
+    counted, tells = _counted(config, state, event, _window_with(config, state, event))
+    return Step(counted, None, keep=NOW, tells=tells)
+
+
 def trip(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
     """Opens."""
-    failures = _streak(config, state, event.at)
-    state = state.but(failures=failures, last_failure=_last_failure(state, event), last_error=_error(event))
-    opened = _opened(config, state, event, reopenings=0, probes=NO_PROBES)
-    return Step(
-        opened, keep=NOW, moved=Move(CLOSED, OPEN, "1 failure" if failures == 1 else f"{failures} failures in a row")
+    tells: Tells
+    if config.in_a_row:
+        failures = _streak(config, state, event)
+        reason = "1 failure" if failures == 1 else f"{failures} failures in a row"
+        counted, tells = _in_a_row_among_others(config, state, event) if state.windows else (state, ())
+        counted = counted.but(
+            failures=failures, last_failure=_last_failure(state, event), last_error=_last_error(state, event)
+        )
+    else:
+        window = _window_with(config, state, event)
+        reason = reason_of(config, *window[:3])
+        counted, tells = _counted(config, state, event, window)
+    counted = counted.but(windows=all_seen(counted.windows, event.now), rejected_count=0)
+    opened = _opened(config, counted, event, reopenings=0, probes=NO_PROBES)
+    return Step(opened, keep=NOW, moved=Move(CLOSED, OPEN, reason), tells=tells)
+
+
+def watch(config: CircuitBreakerConfig, state: State, event: Report, target: str) -> Step:
+    """Counts it, and lets all calls in as before."""
+    if event.outcome == SUCCESS and not _is_slow(config, event):
+        count: Action = forget_streak if config.in_a_row else count_success
+    else:
+        count = count_failure
+    step = count(config, state, event, target)
+    crossed = (
+        state.crossed
+        and _is_over_threshold(config, state, event.now)
+        and _is_over_threshold(config, step.state, event.now)  # type: ignore[arg-type]  # our own state
     )
+    watched = _watched(state, step, crossed=crossed)
+    keep = LATER if step.keep == LATER else NOW
+    return Step(watched, None, until=step.until, keep=keep, tells=step.tells)
+
+
+def watch_and_tell(config: CircuitBreakerConfig, state: State, event: Report, target: str) -> Step:
+    """Counts it and tells that it would have opened."""
+    step = count_failure(config, state, event, target)
+    watched = _watched(state, step, crossed=True)
+    if config.in_a_row:
+        failures = watched.failures
+        reason = "1 failure" if failures == 1 else f"{failures} failures in a row"
+    else:
+        reason = reason_of(config, *window_of(config, watched, event.now)[:3])
+    tell = (WOULD_HAVE_OPENED, {"reason": reason, "error": _error(event)})
+    return Step(watched, None, keep=NOW, tells=(*step.tells, tell))
 
 
 def close_and_count(config: CircuitBreakerConfig, state: State, event: Report, target: str) -> Step:
-    """Closes and counts the failure there."""
-    counted = count_failure(config, _closed(config, state, event.now), event, target)
+    """Closes and counts it there."""
+    closed = _closed(config, state, event.now)
+    count = count_success if event.outcome == SUCCESS and not _is_slow(config, event) else count_failure
+    counted = count(config, closed, event, target)
     return Step(counted.state, keep=NOW, moved=Move(state.state, CLOSED, "its time was up"))
 
 
@@ -492,17 +681,18 @@ def close_and_trip(config: CircuitBreakerConfig, state: State, event: Report, ta
     """Opens."""
     closed = _closed(config, state, event.now).but(epoch=state.epoch)  # one change of state, so one epoch
     tripped = trip(config, closed, event, target)
-    return Step(tripped.state, keep=NOW, moved=Move(state.state, OPEN, "1 failure"))
+    reason = "" if tripped.moved is None else tripped.moved.reason
+    return Step(tripped.state, keep=NOW, moved=Move(state.state, OPEN, reason))
 
 
 def count_probe_success(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
     """Counts the success and gives its permit back."""
-    probes = _given_back(config, state.probes, event, successes=1)
+    probes = _given_back(config, state.probes, event, successes=event.count)
     return Step(state.but(probes=probes, settings=_settings(config, state)), keep=NOW)
 
 
 def count_probe_failure(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
-    """Counts the failure and gives its permit back."""
+    """Counts it as a failure and gives its permit back."""
     return Step(_failed_probe(config, state, event), keep=NOW)
 
 
@@ -517,7 +707,8 @@ def open_again(config: CircuitBreakerConfig, state: State, event: Report, _targe
     # What the probes said stays to be seen; their permits are void.
     probes = Probes("", failed.probes.successes, failed.probes.failures)
     opened = _opened(config, failed, event, reopenings=state.reopenings + 1, probes=probes)
-    return Step(opened, keep=NOW, moved=Move(HALF_OPEN, OPEN, "a probe failed"))
+    reason = "a probe failed" if event.outcome == FAILURE else "a probe was slow"
+    return Step(opened, keep=NOW, moved=Move(HALF_OPEN, OPEN, reason))
 
 
 def give_back(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
@@ -528,25 +719,41 @@ def give_back(config: CircuitBreakerConfig, state: State, event: Report, _target
 
 def count_late(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
     """Counts it as late."""
-    late = state.but(late_count=state.late_count + 1, settings=_settings(config, state))
+    late = state.but(late_count=state.late_count + event.count, settings=_settings(config, state))
     return Step(late, keep=NOW, tells=_tell_late(state, event))
 
 
 def count_late_failure(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
-    """Counts it as late and as a failure; the state stays."""
+    """Counts it as late and as a failure or slow call; the state stays."""
     late = state.but(
-        failures=state.failures + 1,
         last_failure=_last_failure(state, event),
-        last_error=_error(event),
-        late_count=state.late_count + 1,
+        last_error=_last_error(state, event),
+        late_count=state.late_count + event.count,
         settings=_settings(config, state),
     )
+    if config.in_a_row:
+        late = late.but(failures=state.failures + event.count)
+    else:
+        window: Any = state.windows.get(config.shape, NOTHING)
+        failed, slow = event.outcome == FAILURE, _is_slow(config, event)
+        window = added_late(config, window, event.now, event.count, failed=failed, slow=slow)
+        late = late.but(windows=_beside_others(state.windows, config.shape, window)[0])
     return Step(late, keep=NOW, tells=_tell_late(state, event))
+
+
+def count_rejected(config: CircuitBreakerConfig, state: State, event: Rejected, _target: str) -> Step:
+    """Counts the rejected calls."""
+    counted = state.but(
+        rejected_count=min(state.rejected_count + event.count, LARGEST), settings=_settings(config, state)
+    )
+    return Step(counted, keep=NOW)
 
 
 def enter_by_hand(config: CircuitBreakerConfig, state: State, event: Control, target: str) -> Step:
     """Goes there, for the given time or until taken back."""
     reason = _reason(event)
+    was_counting = state.state in COUNTING
+    begins = target == FORCED_OPEN and (was_counting or state.state == DISABLED)
     entered = state.but(
         state=target,
         epoch=state.epoch + 1,
@@ -556,8 +763,18 @@ def enter_by_hand(config: CircuitBreakerConfig, state: State, event: Control, ta
         opened_at=event.now if target == FORCED_OPEN else None,
         probes=Probes("", state.probes.successes, state.probes.failures),
         settings=_settings(config, state),
+        windows=all_seen(state.windows, event.now) if was_counting else state.windows,
+        rejected_count=0 if begins else state.rejected_count,
+        crossed=False,
     )
     return Step(entered, keep=NOW, moved=Move(state.state, target, reason or f"{event.verb} by hand"))
+
+
+def watch_by_hand(config: CircuitBreakerConfig, state: State, event: Control, target: str) -> Step:
+    """Goes there with an empty window, for the given time or until taken back."""
+    reason = _reason(event)
+    watching = _closed(config, state, event.now, reason).but(state=target, until=_end(event))
+    return Step(watching, keep=NOW, moved=Move(state.state, target, reason or "metrics_only by hand"))
 
 
 def renew(config: CircuitBreakerConfig, state: State, event: Control, _target: str) -> Step:
@@ -581,7 +798,7 @@ def close_by_hand(config: CircuitBreakerConfig, state: State, event: Control, _t
 def empty(config: CircuitBreakerConfig, state: State, event: Control, _target: str) -> Step:
     """Closes, with nothing counted, in a new epoch."""
     reason = _reason(event)
-    emptied = _closed(config, state, event.now, reason).but(late_count=0)
+    emptied = _closed(config, state, event.now, reason).but(late_count=0, rejected_count=0)
     moved = None if state.state == CLOSED else Move(state.state, CLOSED, reason or "reset by hand")
     return Step(emptied, keep=NOW, moved=moved, tells=((RESET, {"state": state.state, "reason": reason}),))
 
@@ -598,19 +815,25 @@ def take_over(config: CircuitBreakerConfig, state: State, event: Control, _targe
     last_failure = _time(given, "last_failure_time")
     since = now
     until = None
-    opened_at = None if target in {CLOSED, DISABLED} else _time(given, "opened_at")
+    opened_at = None if target in {CLOSED, DISABLED, METRICS_ONLY} else _time(given, "opened_at")
     if target == OPEN:
         since = opened_at = now if last_failure is None else min(last_failure, now)
         until = since + config.reset_timeout
     reason = _reason(event)
     error = given.get("last_error")
+    failures = _count(given, "failure_count")
+    successes, slow = (_count(given, name) for name in ("success_count", "slow_count"))
+    windows = NO_WINDOWS
+    if not config.in_a_row:
+        windows = {config.shape: filled(config, now, successes, failures, slow)}
+        failures = 0
     taken = State(
         target,
         state.epoch + 1,
         None if target == HALF_OPEN else since,
         until,
         reason,
-        _count(given, "failure_count"),
+        failures,
         last_failure,
         None if error is None else str(error)[:LONGEST_ERROR],
         opened_at,
@@ -623,6 +846,9 @@ def take_over(config: CircuitBreakerConfig, state: State, event: Control, _targe
         _count(given, "late_count"),
         _settings(config, state),
         state.extra,
+        windows,
+        _count(given, "rejected_count"),
+        state.asks,
     )
     moved = None if target == state.state else Move(state.state, target, reason or "restore by hand")
     return Step(taken, keep=NOW, moved=moved)
@@ -631,84 +857,131 @@ def take_over(config: CircuitBreakerConfig, state: State, event: Control, _targe
 # --- the table --------------------------------------------------------------------------------------------------------
 
 TABLE: tuple[Row, ...] = (
-    # in state     at event     if                       to state     it
-    (CLOSED,       ADMIT,       always,                  CLOSED,      let_in),
-    (CLOSED,       SUCCESS,     no_streak,               CLOSED,      nothing),
-    (CLOSED,       SUCCESS,     always,                  CLOSED,      forget_streak),
-    (CLOSED,       FAILURE,     reaches_threshold,       OPEN,        trip),
-    (CLOSED,       FAILURE,     always,                  CLOSED,      count_failure),
-    (CLOSED,       NEUTRAL,     always,                  CLOSED,      nothing),
-    (CLOSED,       LATE,        says_nothing,            CLOSED,      nothing),
-    (CLOSED,       LATE,        always,                  CLOSED,      count_late),
-    (CLOSED,       FORCE_OPEN,  always,                  FORCED_OPEN, enter_by_hand),
-    (CLOSED,       DISABLE,     always,                  DISABLED,    enter_by_hand),
-    (CLOSED,       CLOSE,       same_reason,             CLOSED,      nothing),
-    (CLOSED,       CLOSE,       always,                  CLOSED,      note),
-    (CLOSED,       RESET,       always,                  CLOSED,      empty),
-    (CLOSED,       RESTORE,     always,                  AS_GIVEN,    take_over),
+    # in state       at event       if                       to state       it
+    (CLOSED,        ADMIT,         always,                  CLOSED,        let_in),
+    (CLOSED,        SUCCESS,       no_streak,               CLOSED,        nothing),
+    (CLOSED,        SUCCESS,       has_window,              CLOSED,        count_success),
+    (CLOSED,        SUCCESS,       always,                  CLOSED,        forget_streak),
+    (CLOSED,        SLOW,          reaches_threshold,       OPEN,          trip),
+    (CLOSED,        SLOW,          always,                  CLOSED,        count_in_window),
+    (CLOSED,        FAILURE,       reaches_threshold,       OPEN,          trip),
+    (CLOSED,        FAILURE,       always,                  CLOSED,        count_failure),
+    (CLOSED,        NEUTRAL,       always,                  CLOSED,        nothing),
+    (CLOSED,        LATE,          says_nothing,            CLOSED,        nothing),
+    (CLOSED,        LATE,          always,                  CLOSED,        count_late),
+    (CLOSED,        REJECTED,      always,                  CLOSED,        count_rejected),
+    (CLOSED,        FORCE_OPEN,    always,                  FORCED_OPEN,   enter_by_hand),
+    (CLOSED,        DISABLE,       always,                  DISABLED,      enter_by_hand),
+    (CLOSED,        METRICS_ONLY,  always,                  METRICS_ONLY,  watch_by_hand),
+    (CLOSED,        CLOSE,         same_reason,             CLOSED,        nothing),
+    (CLOSED,        CLOSE,         always,                  CLOSED,        note),
+    (CLOSED,        RESET,         always,                  CLOSED,        empty),
+    (CLOSED,        RESTORE,       always,                  AS_GIVEN,      take_over),
 
-    (OPEN,         ADMIT,       time_is_up,              HALF_OPEN,   probe),
-    (OPEN,         ADMIT,       clock_went_back,         OPEN,        refuse_from_now),
-    (OPEN,         ADMIT,       always,                  OPEN,        refuse),
-    (OPEN,         SUCCESS,     always,                  OPEN,        count_late),
-    (OPEN,         FAILURE,     always,                  OPEN,        count_late),
-    (OPEN,         NEUTRAL,     always,                  OPEN,        nothing),
-    (OPEN,         LATE,        says_nothing,            OPEN,        nothing),
-    (OPEN,         LATE,        always,                  OPEN,        count_late),
-    (OPEN,         FORCE_OPEN,  always,                  FORCED_OPEN, enter_by_hand),
-    (OPEN,         DISABLE,     always,                  DISABLED,    enter_by_hand),
-    (OPEN,         CLOSE,       always,                  CLOSED,      close_by_hand),
-    (OPEN,         RESET,       always,                  CLOSED,      empty),
-    (OPEN,         RESTORE,     always,                  AS_GIVEN,    take_over),
+    (OPEN,          ADMIT,         time_is_up,              HALF_OPEN,     probe),
+    (OPEN,          ADMIT,         clock_went_back,         OPEN,          refuse_from_now),
+    (OPEN,          ADMIT,         always,                  OPEN,          refuse),
+    (OPEN,          SUCCESS,       always,                  OPEN,          count_late),
+    (OPEN,          SLOW,          always,                  OPEN,          count_late),
+    (OPEN,          FAILURE,       always,                  OPEN,          count_late),
+    (OPEN,          NEUTRAL,       always,                  OPEN,          nothing),
+    (OPEN,          LATE,          says_nothing,            OPEN,          nothing),
+    (OPEN,          LATE,          always,                  OPEN,          count_late),
+    (OPEN,          REJECTED,      always,                  OPEN,          count_rejected),
+    (OPEN,          FORCE_OPEN,    always,                  FORCED_OPEN,   enter_by_hand),
+    (OPEN,          DISABLE,       always,                  DISABLED,      enter_by_hand),
+    (OPEN,          METRICS_ONLY,  always,                  METRICS_ONLY,  watch_by_hand),
+    (OPEN,          CLOSE,         always,                  CLOSED,        close_by_hand),
+    (OPEN,          RESET,         always,                  CLOSED,        empty),
+    (OPEN,          RESTORE,       always,                  AS_GIVEN,      take_over),
 
-    (HALF_OPEN,    ADMIT,       no_limit,                HALF_OPEN,   let_in),
-    (HALF_OPEN,    ADMIT,       permit_is_free,          HALF_OPEN,   take_permit),
-    (HALF_OPEN,    ADMIT,       permits_from_the_future, HALF_OPEN,   refuse_probe_from_now),
-    (HALF_OPEN,    ADMIT,       always,                  HALF_OPEN,   refuse_probe),
-    (HALF_OPEN,    SUCCESS,     unclaimed,               HALF_OPEN,   count_late),
-    (HALF_OPEN,    SUCCESS,     enough_successes,        CLOSED,      close_again),
-    (HALF_OPEN,    SUCCESS,     always,                  HALF_OPEN,   count_probe_success),
-    (HALF_OPEN,    FAILURE,     unclaimed,               HALF_OPEN,   count_late_failure),
-    (HALF_OPEN,    FAILURE,     enough_failures,         OPEN,        open_again),
-    (HALF_OPEN,    FAILURE,     always,                  HALF_OPEN,   count_probe_failure),
-    (HALF_OPEN,    NEUTRAL,     nothing_held,            HALF_OPEN,   nothing),
-    (HALF_OPEN,    NEUTRAL,     always,                  HALF_OPEN,   give_back),
-    (HALF_OPEN,    LATE,        says_nothing,            HALF_OPEN,   nothing),
-    (HALF_OPEN,    LATE,        always,                  HALF_OPEN,   count_late),
-    (HALF_OPEN,    FORCE_OPEN,  always,                  FORCED_OPEN, enter_by_hand),
-    (HALF_OPEN,    DISABLE,     always,                  DISABLED,    enter_by_hand),
-    (HALF_OPEN,    CLOSE,       always,                  CLOSED,      close_by_hand),
-    (HALF_OPEN,    RESET,       always,                  CLOSED,      empty),
-    (HALF_OPEN,    RESTORE,     always,                  AS_GIVEN,    take_over),
+    (HALF_OPEN,     ADMIT,         no_limit,                HALF_OPEN,     let_in),
+    (HALF_OPEN,     ADMIT,         permit_is_free,          HALF_OPEN,     take_permit),
+    (HALF_OPEN,     ADMIT,         permits_from_the_future, HALF_OPEN,     refuse_probe_from_now),
+    (HALF_OPEN,     ADMIT,         always,                  HALF_OPEN,     refuse_probe),
+    (HALF_OPEN,     SUCCESS,       unclaimed,               HALF_OPEN,     count_late),
+    (HALF_OPEN,     SUCCESS,       enough_successes,        CLOSED,        close_again),
+    (HALF_OPEN,     SUCCESS,       always,                  HALF_OPEN,     count_probe_success),
+    (HALF_OPEN,     SLOW,          unclaimed,               HALF_OPEN,     count_late_failure),
+    (HALF_OPEN,     SLOW,          enough_failures,         OPEN,          open_again),
+    (HALF_OPEN,     SLOW,          always,                  HALF_OPEN,     count_probe_failure),
+    (HALF_OPEN,     FAILURE,       unclaimed,               HALF_OPEN,     count_late_failure),
+    (HALF_OPEN,     FAILURE,       enough_failures,         OPEN,          open_again),
+    (HALF_OPEN,     FAILURE,       always,                  HALF_OPEN,     count_probe_failure),
+    (HALF_OPEN,     NEUTRAL,       nothing_held,            HALF_OPEN,     nothing),
+    (HALF_OPEN,     NEUTRAL,       always,                  HALF_OPEN,     give_back),
+    (HALF_OPEN,     LATE,          says_nothing,            HALF_OPEN,     nothing),
+    (HALF_OPEN,     LATE,          always,                  HALF_OPEN,     count_late),
+    (HALF_OPEN,     REJECTED,      always,                  HALF_OPEN,     count_rejected),
+    (HALF_OPEN,     FORCE_OPEN,    always,                  FORCED_OPEN,   enter_by_hand),
+    (HALF_OPEN,     DISABLE,       always,                  DISABLED,      enter_by_hand),
+    (HALF_OPEN,     METRICS_ONLY,  always,                  METRICS_ONLY,  watch_by_hand),
+    (HALF_OPEN,     CLOSE,         always,                  CLOSED,        close_by_hand),
+    (HALF_OPEN,     RESET,         always,                  CLOSED,        empty),
+    (HALF_OPEN,     RESTORE,       always,                  AS_GIVEN,      take_over),
 
-    (FORCED_OPEN,  ADMIT,       time_is_up,              HALF_OPEN,   probe),
-    (FORCED_OPEN,  ADMIT,       clock_went_back,         FORCED_OPEN, refuse_from_now),
-    (FORCED_OPEN,  ADMIT,       always,                  FORCED_OPEN, refuse),
-    (FORCED_OPEN,  SUCCESS,     always,                  FORCED_OPEN, count_late),
-    (FORCED_OPEN,  FAILURE,     always,                  FORCED_OPEN, count_late),
-    (FORCED_OPEN,  NEUTRAL,     always,                  FORCED_OPEN, nothing),
-    (FORCED_OPEN,  LATE,        says_nothing,            FORCED_OPEN, nothing),
-    (FORCED_OPEN,  LATE,        always,                  FORCED_OPEN, count_late),
-    (FORCED_OPEN,  FORCE_OPEN,  always,                  FORCED_OPEN, renew),
-    (FORCED_OPEN,  DISABLE,     always,                  DISABLED,    enter_by_hand),
-    (FORCED_OPEN,  CLOSE,       always,                  CLOSED,      close_by_hand),
-    (FORCED_OPEN,  RESET,       always,                  CLOSED,      empty),
-    (FORCED_OPEN,  RESTORE,     always,                  AS_GIVEN,    take_over),
+    (FORCED_OPEN,   ADMIT,         time_is_up,              HALF_OPEN,     probe),
+    (FORCED_OPEN,   ADMIT,         clock_went_back,         FORCED_OPEN,   refuse_from_now),
+    (FORCED_OPEN,   ADMIT,         always,                  FORCED_OPEN,   refuse),
+    (FORCED_OPEN,   SUCCESS,       always,                  FORCED_OPEN,   count_late),
+    (FORCED_OPEN,   SLOW,          always,                  FORCED_OPEN,   count_late),
+    (FORCED_OPEN,   FAILURE,       always,                  FORCED_OPEN,   count_late),
+    (FORCED_OPEN,   NEUTRAL,       always,                  FORCED_OPEN,   nothing),
+    (FORCED_OPEN,   LATE,          says_nothing,            FORCED_OPEN,   nothing),
+    (FORCED_OPEN,   LATE,          always,                  FORCED_OPEN,   count_late),
+    (FORCED_OPEN,   REJECTED,      always,                  FORCED_OPEN,   count_rejected),
+    (FORCED_OPEN,   FORCE_OPEN,    always,                  FORCED_OPEN,   renew),
+    (FORCED_OPEN,   DISABLE,       always,                  DISABLED,      enter_by_hand),
+    (FORCED_OPEN,   METRICS_ONLY,  always,                  METRICS_ONLY,  watch_by_hand),
+    (FORCED_OPEN,   CLOSE,         always,                  CLOSED,        close_by_hand),
+    (FORCED_OPEN,   RESET,         always,                  CLOSED,        empty),
+    (FORCED_OPEN,   RESTORE,       always,                  AS_GIVEN,      take_over),
 
-    (DISABLED,     ADMIT,       time_is_up,              CLOSED,      close_and_let_in),
-    (DISABLED,     ADMIT,       clock_went_back,         DISABLED,    let_in_from_now),
-    (DISABLED,     ADMIT,       always,                  DISABLED,    let_in_meanwhile),
-    (DISABLED,     SUCCESS,     always,                  DISABLED,    nothing),
-    (DISABLED,     FAILURE,     over_and_trips,          OPEN,        close_and_trip),
-    (DISABLED,     FAILURE,     over_and_unclaimed,      CLOSED,      close_and_count),
-    (DISABLED,     FAILURE,     always,                  DISABLED,    nothing),
-    (DISABLED,     NEUTRAL,     always,                  DISABLED,    nothing),
-    (DISABLED,     LATE,        always,                  DISABLED,    nothing),
-    (DISABLED,     FORCE_OPEN,  always,                  FORCED_OPEN, enter_by_hand),
-    (DISABLED,     DISABLE,     always,                  DISABLED,    renew),
-    (DISABLED,     CLOSE,       always,                  CLOSED,      close_by_hand),
-    (DISABLED,     RESET,       always,                  CLOSED,      empty),
-    (DISABLED,     RESTORE,     always,                  AS_GIVEN,    take_over),
+    (DISABLED,      ADMIT,         time_is_up,              CLOSED,        close_and_let_in),
+    (DISABLED,      ADMIT,         clock_went_back,         DISABLED,      let_in_from_now),
+    (DISABLED,      ADMIT,         always,                  DISABLED,      let_in_meanwhile),
+    (DISABLED,      SUCCESS,       over_with_window,        CLOSED,        close_and_count),
+    (DISABLED,      SUCCESS,       always,                  DISABLED,      nothing),
+    (DISABLED,      SLOW,          over_and_trips,          OPEN,          close_and_trip),
+    (DISABLED,      SLOW,          over_and_unclaimed,      CLOSED,        close_and_count),
+    (DISABLED,      SLOW,          always,                  DISABLED,      nothing),
+    (DISABLED,      FAILURE,       over_and_trips,          OPEN,          close_and_trip),
+    (DISABLED,      FAILURE,       over_and_unclaimed,      CLOSED,        close_and_count),
+    (DISABLED,      FAILURE,       always,                  DISABLED,      nothing),
+    (DISABLED,      NEUTRAL,       always,                  DISABLED,      nothing),
+    (DISABLED,      LATE,          always,                  DISABLED,      nothing),
+    (DISABLED,      REJECTED,      always,                  DISABLED,      count_rejected),
+    (DISABLED,      FORCE_OPEN,    always,                  FORCED_OPEN,   enter_by_hand),
+    (DISABLED,      DISABLE,       always,                  DISABLED,      renew),
+    (DISABLED,      METRICS_ONLY,  always,                  METRICS_ONLY,  watch_by_hand),
+    (DISABLED,      CLOSE,         always,                  CLOSED,        close_by_hand),
+    (DISABLED,      RESET,         always,                  CLOSED,        empty),
+    (DISABLED,      RESTORE,       always,                  AS_GIVEN,      take_over),
+
+    (METRICS_ONLY,  ADMIT,         time_is_up,              CLOSED,        close_and_let_in),
+    (METRICS_ONLY,  ADMIT,         clock_went_back,         METRICS_ONLY,  let_in_from_now),
+    (METRICS_ONLY,  ADMIT,         always,                  METRICS_ONLY,  let_in_meanwhile),
+    (METRICS_ONLY,  SUCCESS,       over_with_window,        CLOSED,        close_and_count),
+    (METRICS_ONLY,  SUCCESS,       no_streak,               METRICS_ONLY,  nothing),
+    (METRICS_ONLY,  SUCCESS,       always,                  METRICS_ONLY,  watch),
+    (METRICS_ONLY,  SLOW,          over_and_trips,          OPEN,          close_and_trip),
+    (METRICS_ONLY,  SLOW,          over_and_unclaimed,      CLOSED,        close_and_count),
+    (METRICS_ONLY,  SLOW,          crosses_threshold,       METRICS_ONLY,  watch_and_tell),
+    (METRICS_ONLY,  SLOW,          always,                  METRICS_ONLY,  watch),
+    (METRICS_ONLY,  FAILURE,       over_and_trips,          OPEN,          close_and_trip),
+    (METRICS_ONLY,  FAILURE,       over_and_unclaimed,      CLOSED,        close_and_count),
+    (METRICS_ONLY,  FAILURE,       crosses_threshold,       METRICS_ONLY,  watch_and_tell),
+    (METRICS_ONLY,  FAILURE,       always,                  METRICS_ONLY,  watch),
+    (METRICS_ONLY,  NEUTRAL,       always,                  METRICS_ONLY,  nothing),
+    (METRICS_ONLY,  LATE,          says_nothing,            METRICS_ONLY,  nothing),
+    (METRICS_ONLY,  LATE,          always,                  METRICS_ONLY,  count_late),
+    (METRICS_ONLY,  REJECTED,      always,                  METRICS_ONLY,  count_rejected),
+    (METRICS_ONLY,  FORCE_OPEN,    always,                  FORCED_OPEN,   enter_by_hand),
+    (METRICS_ONLY,  DISABLE,       always,                  DISABLED,      enter_by_hand),
+    (METRICS_ONLY,  METRICS_ONLY,  always,                  METRICS_ONLY,  renew),
+    (METRICS_ONLY,  CLOSE,         always,                  CLOSED,        close_by_hand),
+    (METRICS_ONLY,  RESET,         always,                  CLOSED,        empty),
+    (METRICS_ONLY,  RESTORE,       always,                  AS_GIVEN,      take_over),
 )  # fmt: skip
 
 
@@ -725,7 +998,7 @@ def _indexed(table: tuple[Row, ...]) -> dict[str, dict[str, tuple[tuple[Choice, 
 
 _ROWS = _indexed(TABLE)
 
-VERBS = (FORCE_OPEN, DISABLE, CLOSE, RESET, RESTORE)
+VERBS = (FORCE_OPEN, DISABLE, METRICS_ONLY, CLOSE, RESET, RESTORE)
 """What a control may do."""
 
 
@@ -742,15 +1015,20 @@ class Machine:
 
         :raises ValueError: a control has a verb or an argument that makes no sense.
         """
-        if isinstance(event, Admit):
-            name = ADMIT
-        elif isinstance(event, Report):
+        name: str
+        if isinstance(event, Report):
             epoch = event.epoch
             name = event.outcome
             if (epoch is not None and epoch != state.epoch) or (
                 event.token is not None and _number(state.probes, event.token) is None
             ):
                 name = LATE
+            elif event.duration is not None and name == SUCCESS and _is_slow(self.config, event):
+                name = SLOW
+        elif isinstance(event, Admit):
+            name = ADMIT
+        elif isinstance(event, Rejected):
+            name = REJECTED
         else:
             name = event.verb
             if name not in VERBS:
@@ -759,8 +1037,12 @@ class Machine:
         config = self.config
         for condition, its_action, its_target in choices:
             if condition(config, state, event):
-                return its_action(config, state, event, its_target)
-        return action(config, state, event, target)
+                action = its_action
+                target = its_target
+                break
+        step = action(config, state, event, target)
+        step.asks = step.state.asks  # type: ignore[attr-defined]  # our own state
+        return step
 
 
 # --- the parts that actions are made of -------------------------------------------------------------------------------
@@ -794,6 +1076,8 @@ def _closed(config: CircuitBreakerConfig, state: State, now: float, reason: str 
         late_count=state.late_count,
         settings=_settings(config, state),
         extra=state.extra,
+        rejected_count=state.rejected_count,
+        asks=state.asks,
     )
 
 
@@ -809,6 +1093,7 @@ def _opened(config: CircuitBreakerConfig, state: State, event: Report, *, reopen
         reopenings=reopenings,
         probes=probes,
         settings=_settings(config, state),
+        crossed=False,
     )
 
 
@@ -823,24 +1108,148 @@ def open_seconds(config: CircuitBreakerConfig, reopenings: int, draw: int) -> fl
     return min(seconds, config.reset_timeout_max)
 
 
-def _streak(config: CircuitBreakerConfig, state: State, at: float) -> int:
-    """How many failures follow each other with one at this second.
+# What is counted.
+
+
+def _streak(config: CircuitBreakerConfig, state: State, event: Report) -> int:
+    """How many failures follow each other with these.
 
     A last failure in the future is taken as now: not too old.  So is one that is younger than the failure at hand,
     which had to wait for the lock.
     """
-    last_failure = state.last_failure
-    if last_failure is not None and at - last_failure > config.failure_max_age:
-        return 1
-    return state.failures + 1
+    last = _last_of_streak(state)
+    if last is not None and event.at - last > config.failure_max_age:
+        return event.count
+    return state.failures + event.count
 
 
-def _last_failure(state: State, event: Report) -> float:
+def _last_of_streak(state: State) -> float | None:
+    if not state.windows:
+        return state.last_failure
+    last = state.windows.get(CONSECUTIVE)
+    return None if isinstance(last, tuple) else last
+
+
+def _is_slow(config: CircuitBreakerConfig, event: Report) -> bool:
+    return event.duration is not None and event.duration > config.slow_after
+
+
+def _ended(event: Report) -> float:
+    """When the call ended; nothing ends after it was reported."""
     at = event.at
     now = event.now
-    at = min(at, now)
+    return now if at > now else at  # noqa: FURB136 - `min` costs three times as much
+
+
+def _window_with(config: CircuitBreakerConfig, state: State, event: Report) -> Window:
+    """Add a report to the configured window."""
+    window: Any = state.windows.get(config.shape, NOTHING)
+    duration = event.duration
+    return added(
+        config,
+        window,
+        event.now,
+        _ended(event),
+        event.count,
+        failed=event.outcome == FAILURE,
+        slow=duration is not None and duration > config.slow_after,
+    )
+
+
+def _counted(config: CircuitBreakerConfig, state: State, event: Report, window: Window) -> tuple[State, Tells]:
+    """Count a report in a window of the configured shape, which becomes the one that was used last."""
+    shape = config.shape
+    windows = state.windows
+    failures = state.failures
+    tells: Tells = ()
+    if len(windows) < 2 and shape in windows:
+        windows = {shape: window}
+    else:
+        if not windows and failures:
+            windows = {CONSECUTIVE: state.last_failure}
+        windows, tells = _beside_others(windows, shape, window)
+        if failures and CONSECUTIVE not in windows:
+            failures = 0
     last_failure = state.last_failure
-    return at if last_failure is None or last_failure > now or at > last_failure else last_failure
+    last_error = state.last_error
+    asks = state.asks
+    failed = event.outcome == FAILURE
+    if failed:
+        last_failure = _last_failure(state, event)
+        last_error = _error(event)
+    if failed or _is_slow(config, event):
+        asks += 1
+    given = config.given
+    counted = State(
+        CLOSED,
+        state.epoch,
+        None,
+        None,
+        state.reason,
+        failures,
+        last_failure,
+        last_error,
+        None,
+        0,
+        state.probes,
+        state.late_count,
+        state.settings if given is None else given,
+        state.extra,
+        windows,
+        state.rejected_count,
+        asks,
+    )
+    return counted, tells
+
+
+def _in_a_row_among_others(config: CircuitBreakerConfig, state: State, event: Report) -> tuple[State, Tells]:
+    """Count failures in a row where windows of other shapes stand in the record."""
+    at = _ended(event)
+    last = _last_of_streak(state)
+    if last is not None and at < last <= event.now:
+        at = last
+    windows, tells = _beside_others(state.windows, CONSECUTIVE, at)
+    counted = state.but(
+        state=CLOSED,
+        since=None,
+        until=None,
+        failures=_streak(config, state, event),
+        last_failure=_last_failure(state, event),
+        last_error=_error(event),
+        windows=windows,
+        settings=_settings(config, state),
+    )
+    return counted, tells
+
+
+def _beside_others(windows: Windows, shape: str, window: Window | float | None) -> tuple[Windows, Tells]:
+    """Put a window among those of other shapes, at the end; if it is new there, they are told of each other."""
+    tells: Tells = ()
+    if shape not in windows and windows:
+        tells = ((CONFLICT, {"window": shape, "other": [*windows][-1]}),)
+    others = {other: held for other, held in windows.items() if other != shape}
+    while len(others) >= MOST_SHAPES:
+        del others[next(iter(others))]
+    return {**others, shape: window}, tells
+
+
+def _watched(state: State, step: Step, *, crossed: bool) -> State:
+    """What was counted as in CLOSED, where METRICS_ONLY counts it."""
+    counted: Any = step.state
+    watched: State = counted.but(state=METRICS_ONLY, since=state.since, until=state.until, crossed=crossed)
+    return watched
+
+
+def _last_failure(state: State, event: Report) -> float | None:
+    last_failure = state.last_failure
+    if event.outcome != FAILURE:  # a slow call
+        return last_failure
+    at = _ended(event)
+    return at if last_failure is None or last_failure > event.now or at > last_failure else last_failure
+
+
+def _last_error(state: State, event: Report) -> str | None:
+    return _error(event) if event.outcome == FAILURE else state.last_error
 
 
 def _error(event: Report) -> str | None:
@@ -921,8 +1330,8 @@ def _given_back(
 def _failed_probe(config: CircuitBreakerConfig, state: State, event: Report) -> State:
     return state.but(
         last_failure=_last_failure(state, event),
-        last_error=_error(event),
-        probes=_given_back(config, state.probes, event, failures=1),
+        last_error=_last_error(state, event),
+        probes=_given_back(config, state.probes, event, failures=event.count),
         settings=_settings(config, state),
     )
 
@@ -945,7 +1354,9 @@ def _end(event: Control) -> float | None:
 
 
 def _count(given: Mapping[str, object], name: str) -> int:
-    value = given.get(name, 0)
+    value = given.get(name)
+    if value is None:
+        return 0
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
         raise ValueError(f"{name} is a whole number from 0 to {LARGEST}")
     return value

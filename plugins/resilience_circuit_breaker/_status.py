@@ -22,6 +22,8 @@ class CircuitState(StrEnum):
     """Rejects all calls, by hand."""
     DISABLED = "disabled"
     """Lets all calls through and counts nothing, by hand."""
+    METRICS_ONLY = "metrics_only"
+    """Lets all calls through, counts, and tells when it would have opened, by hand: a dry run."""
 
 
 class CircuitStatus:
@@ -33,14 +35,21 @@ class CircuitStatus:
         a `CircuitState`.  After the time-out still ``open``, with a `retry_after` of 0, until a call comes: reading
         changes nothing.
     `failure_count`
-        failures in a row, as stored: an old streak is shown until the next failure starts anew.  After opening it
-        stays as it was until the breaker closes.
+        with a window of calls or of time, the failures in it; else those in a row, as stored: an old streak is shown
+        until the next failure starts anew.  After opening it stays as it was until the breaker closes, as do the
+        others that are counted.
+    `success_count`
+        successes in the window; `None` without a window of calls or of time.
+    `slow_count`
+        calls in the window that took too long; 0 where slow calls are not judged.
+    `failure_rate`, `slow_call_rate`
+        shares of all calls in the window; `None` without one, and before `minimum_calls` stand in it.
     `last_failure_time`
         wall-clock seconds of the last failure that was counted since the breaker closed; `None`: there was none.
     `last_error`
         class name of that failure, if it had one.
     `opened_at`
-        wall-clock seconds at which it opened last, `None` while it is closed or disabled.
+        wall-clock seconds at which it opened last, `None` while it is closed, disabled or only watching.
     `retry_after`
         seconds after which asking again makes sense: 0 where a call would be let in, `None` where it cannot be known.
     `half_open_successes`, `half_open_failures`
@@ -49,6 +58,9 @@ class CircuitStatus:
         probes in flight.
     `late_count`
         reports that came after the state they belong to.
+    `rejected_count`
+        calls that were rejected since it opened last from a state that lets calls in; it stays after it closes, and
+        begins anew with the next outage.  Gathered: up to a second behind.
     `reason`
         what was said by the person who put it into this state; ``""`` if nobody did.
     `version`
@@ -72,6 +84,11 @@ class CircuitStatus:
         "reason",
         "version",
         "degraded",
+        "success_count",
+        "slow_count",
+        "failure_rate",
+        "slow_call_rate",
+        "rejected_count",
     )
 
     def __init__(
@@ -91,6 +108,11 @@ class CircuitStatus:
         reason: str = "",
         version: str | None = None,
         degraded: bool = False,
+        success_count: int | None = None,
+        slow_count: int = 0,
+        failure_rate: float | None = None,
+        slow_call_rate: float | None = None,
+        rejected_count: int = 0,
     ) -> None:
         _set(self, "state", CircuitState(state))
         _set(self, "failure_count", failure_count)
@@ -106,6 +128,11 @@ class CircuitStatus:
         _set(self, "reason", reason)
         _set(self, "version", version)
         _set(self, "degraded", degraded)
+        _set(self, "success_count", success_count)
+        _set(self, "slow_count", slow_count)
+        _set(self, "failure_rate", failure_rate)
+        _set(self, "slow_call_rate", slow_call_rate)
+        _set(self, "rejected_count", rejected_count)
 
     state: CircuitState
     failure_count: int
@@ -121,6 +148,11 @@ class CircuitStatus:
     reason: str
     version: str | None
     degraded: bool
+    success_count: int | None
+    slow_count: int
+    failure_rate: float | None
+    slow_call_rate: float | None
+    rejected_count: int
 
     @classmethod
     def default(cls) -> Self:

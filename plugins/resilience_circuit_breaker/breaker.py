@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
+
 from resilience.errors import ConfigurationError, PolicyRejected
 from resilience.guard import Guard
 from resilience.permits import error_name, parse_token
@@ -10,12 +12,14 @@ from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any, Literal, TypedDict, Unpack
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, Literal, Self, TypedDict, Unpack
 
+    from resilience.cell import Cell
     from resilience.policy import Outcome
     from resilience.runtime import Runtime
     from resilience_circuit_breaker._status import CircuitStatus
+    from resilience_circuit_breaker.family import CircuitBreakerFamily
 
     Duration = float | str
     Classes = type[BaseException] | str | Iterable[type[BaseException] | str]
@@ -23,8 +27,15 @@ if TYPE_CHECKING:
     class Settings(TypedDict, total=False):
         """The settings that code may give; see `CircuitBreaker`."""
 
+        window: Literal["consecutive", "count", "time"]
+        window_size: int
+        window_duration: Duration
         failure_threshold: int
         failure_max_age: Duration
+        minimum_calls: int
+        failure_rate_threshold: float
+        slow_call_rate_threshold: float
+        slow_call_duration: Duration
         reset_timeout: Duration
         reset_timeout_backoff: float
         reset_timeout_max: Duration
@@ -36,7 +47,19 @@ if TYPE_CHECKING:
         failure_on: Classes
         ignore: Classes
         failure_if: Callable[[Any], bool]
+        gather: Duration
         on_store_error: Literal["local", "allow", "deny", "raise"]
+
+    class Judgement(TypedDict, total=False):
+        """What `CircuitBreaker.judging` may change."""
+
+        failure_on: Classes
+        ignore: Classes
+        failure_if: Callable[[Any], bool] | None
+
+
+_MOST_JUDGING = 64
+"""So many ways to judge are kept of one breaker."""
 
 
 class CircuitBreaker(Guard):
@@ -47,8 +70,17 @@ class CircuitBreaker(Guard):
 
     :param name: 1 to 1000 printable characters.
     :param runtime: bind to this runtime instead of the current one.
-    :param failure_threshold: calls; so many failures that follow each other open it.
+    :param window: what is judged: ``consecutive`` failures, the last calls (``count``), or the calls of the last
+        seconds (``time``).
+    :param window_size: calls; with ``count``, so many of the last ones are judged.
+    :param window_duration: seconds; with ``time``, the calls of so many are judged.
+    :param failure_threshold: calls; so many failures open it: that follow each other with ``consecutive``, that stand
+        in the window with the others.
     :param failure_max_age: seconds; a streak whose last failure is older starts anew.
+    :param minimum_calls: no rate is judged before so many calls stand in the window.
+    :param failure_rate_threshold: share of all calls in the window; so many failures open it.
+    :param slow_call_rate_threshold: share of all calls in the window; so many slow calls open it.
+    :param slow_call_duration: seconds; a call that took longer is slow.
     :param reset_timeout: seconds that it stays open before a call is let through as a probe.
     :param reset_timeout_backoff: each opening that follows failed probes lasts that many times longer.
     :param reset_timeout_max: seconds; no opening lasts longer.
@@ -60,16 +92,85 @@ class CircuitBreaker(Guard):
     :param failure_on: exception classes, or their names as ``module:Class``, that are failures; others are successes.
     :param ignore: exception classes that are neither; stronger than `failure_on`.
     :param failure_if: says of a returned value whether it is a failure.
+    :param gather: seconds for which successes in a window are kept before they are committed together.
     :param on_store_error: what is decided while the storage does not answer.
     :raises ConfigurationError: a setting is unknown or impossible or contradicts another.
     """
 
-    __slots__ = ()
+    __slots__ = ("_judgement", "_judging")
+
+    # Both are made where they are needed; most breakers have neither.
+    _judgement: dict[str, Any]
+    _judging: Callable[..., Any]
 
     policy_type = CircuitBreakerPolicy
 
     def __init__(self, name: str, *, runtime: Runtime | None = None, **settings: Unpack[Settings]) -> None:
         super().__init__(name, settings, runtime)
+
+    # -- its kin ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def family(
+        cls, name: str, *, max_guards: int = 1000, runtime: Runtime | None = None, **settings: Unpack[Settings]
+    ) -> CircuitBreakerFamily[Self]:
+        """Make breakers by key, for hosts, tenants or tools: ``family["api.example.com"]``.
+
+        :param name: without a colon; the breaker of a key is named ``name:key``.
+        :param max_guards: so many are kept in this process, those that were used last; what they share is in the
+            storage, so a breaker that was dropped comes back as it was.
+        :raises ConfigurationError: name or settings are impossible.
+        """
+        from resilience_circuit_breaker.family import CircuitBreakerFamily
+
+        return CircuitBreakerFamily(cls, name, settings, max_guards=max_guards, runtime=runtime)
+
+    def judging(self, **judgement: Unpack[Judgement]) -> Self:
+        """Return a breaker with the same name, settings and state that judges outcomes by other rules.
+
+        For one function, ``@payments.judging(ignore=NotFound)``, or for one call,
+        ``payments.judging(ignore=NotFound).call(f)``: the breakers so made are kept, so asking again is cheap, as long
+        as the arguments are equal (a `lambda` written in place never is).  What is left out stays; what is given here
+        is stronger than all variables.
+
+        :param failure_on: exception classes, or their names as ``module:Class``, that are failures.
+        :param ignore: exception classes that are neither failures nor successes.
+        :param failure_if: says of a returned value whether it is a failure; `None`: none is.
+        :raises ConfigurationError: a rule is impossible or contradicts another.
+        """
+        kept: Callable[..., Self] | None = getattr(self, "_judging", None)
+        if kept is None:
+            made: Any = partial(_judging, type(self), self.name, self._given, self._runtime, self._its_judgement)
+            kept = self._judging = lru_cache(maxsize=_MOST_JUDGING)(made)
+        rules: dict[str, Any] = {**judgement}
+        try:
+            return kept(**rules)
+        except TypeError:  # a list of classes, which is no key
+            return kept(**{name: tuple(rule) if isinstance(rule, list | set) else rule for name, rule in rules.items()})  # pyright: ignore[reportUnknownArgumentType] - checked by who judges
+
+    @property
+    def _its_judgement(self) -> dict[str, Any]:
+        return getattr(self, "_judgement", {})
+
+    def _bind(self, runtime: Runtime) -> Cell:
+        cell = super()._bind(runtime)
+        judgement = self._its_judgement
+        if not judgement:
+            return cell
+        policy = cell.policy
+        assert isinstance(policy, CircuitBreakerPolicy)  # noqa: S101 - what `policy_type` made; for the type checkers
+        return runtime.bind(self._key, policy.judging(**judgement))
+
+    def __repr__(self) -> str:
+        """Class, name and what it judges by; the state would need a look at the storage."""
+        judgement = ", ".join(f"{name}={value!r}" for name, value in self._its_judgement.items())
+        return f"{super().__repr__()}{f'.judging({judgement})' if judgement else ''}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as name and settings: what is bound here means nothing elsewhere."""
+        made, arguments = super().__reduce__()
+        judgement = self._its_judgement
+        return (_judging_again, (made, arguments, dict(judgement))) if judgement else (made, arguments)
 
     # -- without a permit: one process asks, another may report ------------------------------------------------------
 
@@ -95,34 +196,43 @@ class CircuitBreaker(Guard):
         cell = self._bound()
         cell.reach().admit(cell, anonymous=True)
 
-    def record_success(self, *, token: str | None = None, strict: bool = False) -> None:
+    def record_success(self, *, token: str | None = None, duration: float | None = None, strict: bool = False) -> None:
         """Report that a call went well.
 
+        :param duration: seconds that it took; it may have been slow.
         :param token: that of the permit, where the caller has one; else the report belongs to the present state.
         :param strict: raise if the report is not in the shared record afterwards; else that never raises.
         :raises ValueError: it is no token.
         :raises StorageError: `strict`, and the storage did not do it.
         """
-        self._record(SUCCESS, None, token, strict=strict)
+        self._record(SUCCESS, None, token, duration, strict=strict)
 
     def record_failure(
-        self, error: BaseException | str | None = None, *, token: str | None = None, strict: bool = False
+        self,
+        error: BaseException | str | None = None,
+        duration: float | None = None,
+        *,
+        token: str | None = None,
+        strict: bool = False,
     ) -> None:
         """Report that a call failed.
 
         :param error: of which the class name is kept.
+        :param duration: seconds that it took; it may have been slow as well.
         :param token: that of the permit, where the caller has one; else the report belongs to the present state.
         :param strict: raise if the report is not in the shared record afterwards; else that never raises.
         :raises ValueError: it is no token.
         :raises StorageError: `strict`, and the storage did not do it.
         """
-        self._record(FAILURE, error_name(error), token, strict=strict)
+        self._record(FAILURE, error_name(error), token, duration, strict=strict)
 
-    def _record(self, outcome: Outcome, error: str | None, token: str | None, *, strict: bool) -> None:
+    def _record(
+        self, outcome: Outcome, error: str | None, token: str | None, duration: float | None, *, strict: bool
+    ) -> None:
         epoch, lease = (None, None) if token is None else parse_token(token)
         cell = self._bound()
         engine = cell.reach()
-        (engine.record if strict else engine.report)(cell, outcome, epoch, lease, error)
+        (engine.record if strict else engine.report)(cell, outcome, epoch, lease, error, duration)
 
     # -- looking and steering ----------------------------------------------------------------------------------------
 
@@ -160,6 +270,16 @@ class CircuitBreaker(Guard):
         """
         self._control("disable", seconds=_checked("disable", seconds), reason=reason)
 
+    def metrics_only(self, seconds: float | None = None, reason: str = "") -> None:
+        """Let all calls through, count them, and tell observers when it would have opened: a dry run.
+
+        Until it is taken back or for so many seconds; then it is closed.  It starts with an empty window, and tells
+        ``would_have_opened`` once each time that a threshold is crossed.
+
+        :raises StorageError: the storage did not do it.
+        """
+        self._control("metrics_only", seconds=_checked("metrics_only", seconds), reason=reason)
+
     def close(self, reason: str = "") -> None:
         """Close it, whatever its state; closed, it keeps its count.
 
@@ -181,7 +301,7 @@ class CircuitBreaker(Guard):
         :raises StorageError: the storage did not do it.
         """
         fields = ("failure_count", "last_failure_time", "half_open_successes", "half_open_failures", "last_error")
-        more = ("opened_at", "late_count", "reason")
+        more = ("opened_at", "late_count", "reason", "success_count", "slow_count", "rejected_count")
         self._control("restore", state=str(status.state), **{name: getattr(status, name) for name in (*fields, *more)})
 
     def _control(self, verb: str, **arguments: object) -> None:
@@ -193,3 +313,29 @@ def _checked(verb: str, seconds: float | None) -> float | None:
     if seconds is None or 0 < seconds <= 100 * 365 * 86400:
         return seconds
     raise ConfigurationError(f"{verb}: {seconds!r} is no time; give seconds above 0, at most 100 years, or None")
+
+
+def _judging(
+    kind: type[CircuitBreaker],
+    name: str,
+    given: Mapping[str, Any] | None,
+    runtime: Runtime | None,
+    already: dict[str, Any],
+    **judgement: Any,
+) -> CircuitBreaker:
+    if unknown := judgement.keys() - {"failure_on", "ignore", "failure_if"}:
+        raise ConfigurationError(f"{kind.__name__}({name!r}): judging changes no {min(unknown)}, only the judgement")
+    together: Any = {**already, **judgement}
+    changes = {rule: value for rule, value in together.items() if value is not None or rule == "failure_if"}
+    settings: Any = {**(given or {}), **changes}
+    kind(name, **settings)  # says what is wrong with them together
+    guard = kind.__new__(kind)
+    Guard.__init__(guard, name, given, runtime)
+    guard._judgement = changes  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - this module's own
+    return guard
+
+
+def _judging_again(
+    made: Callable[..., CircuitBreaker], arguments: tuple[Any, ...], judgement: dict[str, Any]
+) -> object:
+    return made(*arguments).judging(**judgement)

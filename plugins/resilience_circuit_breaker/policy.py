@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+
 from resilience.errors import ConfigurationError
 from resilience.policy import FAILURE, FOREVER, NEUTRAL, SUCCESS
 from resilience_circuit_breaker import _codec
-from resilience_circuit_breaker._config import BOUNDS, CircuitBreakerConfig, mro, resolve
+from resilience_circuit_breaker._config import BOUNDS, MOST_GATHERED, CircuitBreakerConfig, checked, mro, resolve
 from resilience_circuit_breaker._errors import Rejection
 from resilience_circuit_breaker._state import (
     CLOSED,
     DISABLED,
     HALF_OPEN,
+    METRICS_ONLY,
     Machine,
     State,
     end_of_span,
     free_at,
     in_flight,
+    window_of,
 )
+from resilience_circuit_breaker._window import BUCKETS, COUNT, TIME, end_of_bucket, ends_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import ClassVar, Self
+    from typing import Any, ClassVar, Literal, Self
 
     from resilience.cli.verbs import Verb
     from resilience.policy import OnStoreError, Outcome
@@ -42,11 +47,13 @@ _MOST_JUDGED = 256
 """Exception classes whose judgement is remembered."""
 
 _INITIAL = State()
+_CANCELLED: Literal["cancelled"] = "cancelled"
+"""Judgement of a cancellation: neutral, unless the call was slow before it was cancelled."""
 _GROUP = id(BaseExceptionGroup)
 _EXCEPTION = id(Exception)
 # Read past what a class derived from it may say.
 _leaves_of: Callable[[BaseException], tuple[BaseException, ...]] = BaseExceptionGroup.__dict__["exceptions"].__get__
-_SETTINGS = frozenset({*BOUNDS, "failure_on", "ignore", "on_store_error"})
+_SETTINGS = frozenset({*BOUNDS, "window", "failure_on", "ignore", "on_store_error"})
 
 
 class CircuitBreakerPolicy(Machine):
@@ -55,7 +62,17 @@ class CircuitBreakerPolicy(Machine):
     Pure, so one object serves any number of threads; what changes is in the states that it takes and gives.
     """
 
-    __slots__ = ("_failing", "_given", "_ignored", "_judged", "judges_results", "on_store_error")
+    __slots__ = (
+        "_failing",
+        "_given",
+        "_ignored",
+        "_judged",
+        "gather",
+        "gather_limit",
+        "judges_results",
+        "on_store_error",
+        "slow_after",
+    )
 
     kind: ClassVar[str] = KIND
 
@@ -63,10 +80,15 @@ class CircuitBreakerPolicy(Machine):
         super().__init__(config)
         self.on_store_error: OnStoreError = config.on_store_error
         self.judges_results = config.failure_if is not None
+        self.slow_after = config.slow_after
+        self.gather = 0.0 if config.in_a_row else config.gather
+        self.gather_limit = MOST_GATHERED
+        if config.window == COUNT:
+            self.gather_limit = max(1, min(config.window_size // 10, MOST_GATHERED))
         # Made at the first judgement: names of classes are imported then.
         self._failing: frozenset[int] | None = None
         self._ignored: frozenset[int] = frozenset()
-        self._judged: dict[int, tuple[type, Outcome]] = {}
+        self._judged: dict[int, tuple[type, Outcome | Literal["cancelled"]]] = {}
         self._given = None if config.given is None else _codec.dumps(config.given)
 
     @staticmethod
@@ -84,6 +106,25 @@ class CircuitBreakerPolicy(Machine):
         """
         try:
             return cls(settings.config(given))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, object], /) -> Self:
+        """Make the policy of settings that were checked before, and of those stored with a record; there is no code.
+
+        :raises ValueError: the settings model has to look at them: it would change or refuse one, or they contradict
+            each other.
+        """
+        return cls(CircuitBreakerConfig(**checked(values)))
+
+    def judging(self, **judgement: Any) -> Self:
+        """Make the policy that judges outcomes by other rules (`failure_on`, `ignore`, `failure_if`), else the same.
+
+        :raises ConfigurationError: the rules contradict each other, or one names a class that there is not.
+        """
+        try:
+            return type(self)(self.config.judging(**judgement))
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
 
@@ -129,12 +170,15 @@ class CircuitBreakerPolicy(Machine):
         """Wall-clock seconds after which the state means nothing any more; `None`: never.
 
         Only a breaker that is CLOSED, about which no person said anything, comes to an end: with a streak
-        `failure_max_age` after its last failure, without one as long after it was emptied; `LEAST_KEPT` seconds at
-        the least.  What is lost then are the number of its epoch, its `late_count`, and the settings given in code,
-        which come back with the next commit by code.
+        `failure_max_age` after its last failure, without one as long after it was emptied, with windows of time when
+        all calls have left them; `LEAST_KEPT` seconds at the least.  A window of calls has no end.  What is lost then
+        are the number of its epoch, its `late_count`, and the settings given in code, which come back with the next
+        commit by code.
         """
         if state.state != CLOSED or state.reason:
             return None
+        if state.windows:
+            return self._windows_end(state)
         told = state.last_failure
         since = state.since
         if since is not None and (told is None or since > told):  # emptied, or restored with a failure of long ago
@@ -144,6 +188,24 @@ class CircuitBreakerPolicy(Machine):
         age = self.config.failure_max_age
         return told + (max(LEAST_KEPT, age))
 
+    def _windows_end(self, state: State) -> float | None:
+        windows = state.windows
+        window: Any = windows.get(self.config.shape)
+        if len(windows) == 1 and self.config.window == TIME and window and window[3]:  # nearly always
+            return end_of_bucket(self.config.window_span, window[3][2][0] + BUCKETS - 1) + LEAST_KEPT
+        end = 0.0
+        for shape, window in windows.items():
+            if window is None:
+                continue
+            if isinstance(window, float):
+                its_end: float | None = window + self.config.failure_max_age
+            else:
+                its_end = ends_at(shape, window)
+            if its_end is None:
+                return None
+            end = max(end, its_end)
+        return end + LEAST_KEPT
+
     def refuse(self, state: State | None, reason: str, /) -> Rejection:
         """Refuse for a reason that lies outside the state: the storage does not answer, the lock is taken.
 
@@ -151,34 +213,44 @@ class CircuitBreakerPolicy(Machine):
         """
         if state is None:
             state = _INITIAL
-        until = FOREVER if state.until is None or state.state == DISABLED else state.until
+        lets_in = state.state in {DISABLED, METRICS_ONLY}
+        until = FOREVER if state.until is None or lets_in else state.until
         return Rejection(state.state, until, state.last_error, reason)
 
-    def judge_error(self, error: BaseException, /) -> Outcome:
-        """Say what an exception that left the protected call means.
+    def judge_error(self, error: BaseException, duration: float | None = None, /) -> Outcome:
+        """Say what an exception that left the protected call means; `duration` in seconds, if it was measured.
 
         ``neutral`` if `ignore` names a class of it; else ``failure`` if `failure_on` does; else ``success`` for an
         `Exception`, as the dependency answered; else ``neutral`` (cancellation, `KeyboardInterrupt`, `SystemExit`,
-        `GeneratorExit`).  An exception group is judged by its leaves: ``failure`` if one is, else ``success`` if one
-        is, else ``neutral``.
+        `GeneratorExit`).  A cancellation by asyncio after more than `slow_call_duration`, where slow calls are judged,
+        is a success that took too long: a time-out around the call reaches it as one.  An exception group is judged
+        by its leaves: ``failure`` if one is, else ``success`` if one is, else ``neutral``.
 
         Classes match as in an `except` clause: by what the exception is, not by what its class or its metaclass say.
         Nothing of the exception's own code is run.
         """
         kind = type(error)
         judged = self._judged.get(id(kind))
-        if judged is not None:
-            return judged[1]
+        outcome = self._judgement(error, kind) if judged is None else judged[1]
+        if outcome == _CANCELLED:
+            return SUCCESS if duration is not None and duration > self.slow_after else NEUTRAL
+        return outcome
+
+    def _judgement(self, error: BaseException, kind: type) -> Outcome | Literal["cancelled"]:
         kinds = mro(kind)
         if any(id(kind) == _GROUP for kind in kinds):
             outcomes = {self._judge(mro(type(leaf))) for leaf in _leaves(error)}
-            return FAILURE if FAILURE in outcomes else SUCCESS if SUCCESS in outcomes else NEUTRAL
+            if FAILURE in outcomes:
+                return FAILURE
+            if SUCCESS in outcomes:
+                return SUCCESS
+            return _CANCELLED if _CANCELLED in outcomes else NEUTRAL
         outcome = self._judge(kinds)
         if len(self._judged) < _MOST_JUDGED:
             self._judged[id(kind)] = (kind, outcome)  # with the class, so that no other one gets its identity
         return outcome
 
-    def _judge(self, kinds: Iterable[type]) -> Outcome:
+    def _judge(self, kinds: Iterable[type]) -> Outcome | Literal["cancelled"]:
         ids = frozenset(map(id, kinds))
         if self._failing is None:  # the first exception: names of classes are resolved now, see `CircuitBreakerConfig`
             self._ignored = _identities(self.config.ignore)
@@ -187,7 +259,11 @@ class CircuitBreakerPolicy(Machine):
             return NEUTRAL
         if not self._failing.isdisjoint(ids):
             return FAILURE
-        return SUCCESS if _EXCEPTION in ids else NEUTRAL
+        if _EXCEPTION in ids:
+            return SUCCESS
+        # Whoever raises it has imported it.
+        asyncio = sys.modules.get("asyncio.exceptions")
+        return NEUTRAL if asyncio is None or id(asyncio.CancelledError) not in ids else _CANCELLED
 
     def judge_result(self, result: object, /) -> Outcome:
         """Say what a returned value means: ``failure`` if `failure_if` says so, else ``success``.
@@ -211,9 +287,19 @@ class CircuitBreakerPolicy(Machine):
         from resilience_circuit_breaker._status import CircuitStatus
 
         probes = state.probes
+        config = self.config
+        failures = state.failures
+        successes = failure_rate = slow_rate = None
+        slow = 0
+        if not config.in_a_row:
+            calls, failures, slow, _ = window_of(config, state, now)
+            successes = calls - failures
+            if calls >= config.minimum_calls:
+                failure_rate = failures / calls
+                slow_rate = slow / calls
         return CircuitStatus(
             state.state,
-            state.failures,
+            failures,
             state.last_failure,
             probes.successes,
             name=name,
@@ -226,10 +312,15 @@ class CircuitBreakerPolicy(Machine):
             reason=state.reason,
             version=None if version is None else str(version),
             degraded=degraded,
+            success_count=successes,
+            slow_count=slow,
+            failure_rate=failure_rate,
+            slow_call_rate=slow_rate,
+            rejected_count=state.rejected_count,
         )
 
     def _retry_after(self, state: State, now: float) -> float | None:
-        if state.state in {CLOSED, DISABLED}:
+        if state.state in {CLOSED, DISABLED, METRICS_ONLY}:
             return 0.0
         until = free_at(self.config, state.probes, now) if state.state == HALF_OPEN else end_of_span(state, now)
         return None if until == FOREVER else max(0.0, until - now)

@@ -97,6 +97,11 @@ def _disable(shell: Shell, arguments: Namespace) -> int:
     return OK
 
 
+def _metrics_only(shell: Shell, arguments: Namespace) -> int:
+    _breaker(shell, arguments).metrics_only(arguments.seconds, arguments.reason)
+    return OK
+
+
 def _close(shell: Shell, arguments: Namespace) -> int:
     _breaker(shell, arguments).close(arguments.reason)
     return OK
@@ -109,9 +114,27 @@ def _reset(shell: Shell, arguments: Namespace) -> int:
 
 # --- looking ----------------------------------------------------------------------------------------------------------
 
-_TITLES = ("NAME", "STATE", "FAILURES", "RETRY AFTER", "LAST FAILURE", "LAST ERROR", "NOTE")
+_TITLES = (
+    "NAME",
+    "STATE",
+    "FAILURES",
+    "SUCCESSES",
+    "SLOW",
+    "REJECTED",
+    "RETRY AFTER",
+    "LAST FAILURE",
+    "LAST ERROR",
+    "NOTE",
+)
 
-_COLOURS = {"closed": GREEN, "open": RED, "half_open": YELLOW, "forced_open": RED, "disabled": DIM}
+_COLOURS = {
+    "closed": GREEN,
+    "open": RED,
+    "half_open": YELLOW,
+    "forced_open": RED,
+    "disabled": DIM,
+    "metrics_only": YELLOW,
+}
 
 
 def _status(shell: Shell, arguments: Namespace) -> int:
@@ -148,7 +171,10 @@ def _row(status: CircuitStatus, now: float, *, readable: bool) -> Sequence[str]:
     return (
         status.name,
         paint(state.replace("_", " "), _COLOURS[state]) if readable else paint("cannot be read", BOLD),
-        str(status.failure_count),
+        _counted(status.failure_count, status.failure_rate),
+        "" if status.success_count is None else str(status.success_count),
+        _counted(status.slow_count, status.slow_call_rate) if status.slow_count else "",
+        str(status.rejected_count) if status.rejected_count else "",
         _retry_after(status) if readable else "",
         "" if failed_at is None else f"{seconds(now - failed_at)} ago",
         escaped(status.last_error or "", 40),
@@ -156,8 +182,12 @@ def _row(status: CircuitStatus, now: float, *, readable: bool) -> Sequence[str]:
     )
 
 
+def _counted(count: int, rate: float | None) -> str:
+    return str(count) if rate is None else f"{count} ({rate:.0%})"
+
+
 def _retry_after(status: CircuitStatus) -> str:
-    if status.state in {"closed", "disabled"}:
+    if status.state in {"closed", "disabled", "metrics_only"}:
         return ""
     if status.retry_after is None:
         return "unknown"
@@ -194,6 +224,14 @@ VERBS = (
     Verb("open", "Reject all calls, until it is taken back or for some time.", _open, NAME, FOR, REASON),
     Verb("close", "Let calls through again, whatever the state.", _close, NAME, REASON),
     Verb("disable", "Let all calls through and count nothing.", _disable, NAME, FOR, REASON),
+    Verb(
+        "metrics-only",
+        "Let all calls through, count them, and tell when it would have opened.",
+        _metrics_only,
+        NAME,
+        FOR,
+        REASON,
+    ),
     Verb("reset", "Close it and forget all counts.", _reset, NAME, REASON),
 )
 """All of them, in the order of the help."""

@@ -103,6 +103,7 @@ class FileStorage:
     """
 
     Settings = _SettingsClass()
+    plain_settings = True  # anything with the attributes of `FileSettings` will do, see `resilience.plan`
     capabilities: frozenset[Capability]
 
     def __init__(self, url: str, settings: FilePlan | None = None) -> None:

@@ -8,10 +8,12 @@ from resilience.cli.verbs import Argument, Verb
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable, Iterable
     from importlib.metadata import EntryPoint
 
     from resilience.cli.shell import Shell
     from resilience.errors import PluginError
+    from resilience.plan import Plan
 
 DISTRIBUTION = "resilience-framework"
 """Our own distribution: no other takes a verb away from its policies."""
@@ -63,15 +65,42 @@ CORE = (
 )
 
 
-def find(name: str) -> Verb | None:
-    """Find a verb; `None` if nobody brings it.  Those of the core are found whatever is installed."""
+def find(name: str, plan: Callable[[], Plan | None] = lambda: None) -> Verb | None:
+    """Find a verb; `None` if nobody brings it.  Those of the core are found whatever is installed.
+
+    :param plan: tells what an earlier run came to, see `resilience.plan`.
+    """
     for verb in CORE:
         if verb.name == name:
             return verb
+    if (kept := plan()) is not None and (found := _planned(kept, name)) is not None:
+        return found
     for verb in of_policies()[0]:
         if verb.name == name:
             return verb
     return None
+
+
+def _planned(plan: Plan, name: str) -> Verb | None:
+    """Load the policy of one verb instead of all; `None` if that is not to be had."""
+    from resilience.plan import named
+
+    where = plan["verbs"].get(name)
+    if where is None:
+        return None
+    try:
+        verbs: Iterable[Verb] = named(where[0]).verbs()
+        for verb in verbs:
+            if verb.name == where[1]:
+                return verb if verb.name == name else verb.named(name)
+    except Exception:  # noqa: BLE001, S110 - the long way says what is wrong
+        pass
+    return None
+
+
+def brought_by() -> dict[str, tuple[str, str]]:
+    """Return where a plan finds each verb: the policy, as its entry point names it, and what that calls the verb."""
+    return {verb.name: where for verb, where in _all()[0]}
 
 
 def of_policies() -> tuple[list[Verb], list[PluginError]]:
@@ -79,11 +108,16 @@ def of_policies() -> tuple[list[Verb], list[PluginError]]:
 
     Where two have the same verb, the second one's is called ``kind.verb``.
     """
+    found, broken = _all()
+    return [verb for verb, _ in found], broken
+
+
+def _all() -> tuple[list[tuple[Verb, tuple[str, str]]], list[PluginError]]:
     from resilience import plugins
     from resilience.errors import PluginError
 
     taken = {verb.name for verb in CORE}
-    verbs: list[Verb] = []
+    verbs: list[tuple[Verb, tuple[str, str]]] = []
     broken: list[PluginError] = []
     for kind, entry_point in sorted(plugins.installed(plugins.POLICY).items(), key=_ours_first):
         try:
@@ -94,7 +128,7 @@ def of_policies() -> tuple[list[Verb], list[PluginError]]:
         for verb in brought:
             unique = verb if verb.name not in taken else verb.named(f"{kind}.{verb.name}")
             taken.add(unique.name)
-            verbs.append(unique)
+            verbs.append((unique, (entry_point.value, verb.name)))
     return verbs, broken
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from resilience.cli import catalogue
-from resilience.cli.parser import UsageError, shown, statuses_help
+from resilience.cli.grammar import statuses_help
+from resilience.cli.parser import UsageError, shown
 from resilience.errors import PluginError
 
 _LONGEST = 100

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import signal
-from typing import TYPE_CHECKING
-
 from resilience.cli.arguments import exit_statuses, span
 from resilience.cli.output import escaped
-from resilience.cli.relay import ENDING, Relay
 from resilience.cli.statuses import NOT_EXECUTABLE, NOT_FOUND, OK, SIGNALLED, TIMED_OUT
 from resilience.cli.verbs import Argument
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
@@ -59,6 +55,8 @@ def run(
     :raises PolicyRejected: the guard does not let it; it was not started.
     :raises StorageUnavailable: the storage does not answer and `on_store_error` is ``raise``.
     """
+    from resilience.cli.relay import Relay  # with what it needs to start a command, which the other verbs do not
+
     with Relay(timeout=timeout, kill_after=kill_after) as relay:
         permit = guard.acquire()
         shell.tell()
@@ -78,6 +76,8 @@ def run(
 
 
 def _not_started(shell: Shell, program: str, error: OSError) -> int:
+    import errno
+
     name = escaped(program, 200)
     if error.errno == errno.ENOENT:
         shell.say(f"{name}: there is no such command")
@@ -89,6 +89,8 @@ def _not_started(shell: Shell, program: str, error: OSError) -> int:
 
 def _report(permit: Permit, relay: HandlerRelay, returned: int, ok_status: Collection[int]) -> None:
     """Say how it went, unless that says nothing of what the command calls."""
+    from resilience.cli.relay import ENDING
+
     if relay.timed_out:
         permit.failure("timeout")
     elif not relay.received.isdisjoint(ENDING) or -returned in relay.received:
@@ -104,6 +106,8 @@ def _report(permit: Permit, relay: HandlerRelay, returned: int, ok_status: Colle
 
 
 def _signal_name(number: int) -> str:
+    import signal
+
     try:
         return signal.Signals(number).name
     except ValueError:

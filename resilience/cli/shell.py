@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import ExitStack
 
 from resilience.cli.output import LONGEST_CELL, escaped, json_text, table
 
@@ -11,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
-    from typing import Self, TextIO
+    from typing import Any, Self, TextIO
 
     from resilience.runtime import Runtime
 
@@ -31,7 +30,7 @@ class Shell:
         self._out = out
         self._err = err
         self._runtime: Runtime | None = None
-        self._stack = ExitStack()
+        self._entered: list[Any] = []
         self.notes: list[str] = []
         """What happened on the side and a person should know."""
 
@@ -44,10 +43,14 @@ class Shell:
             from resilience.cli.notes import Notes, OneLine
             from resilience.runtime import Runtime
 
-            self._runtime = runtime = Runtime(observers=[Notes(self.notes)])
-            self._stack.enter_context(runtime)
-            self._stack.enter_context(OneLine(self.notes))
+            self._runtime = runtime = Runtime(observers=[Notes(self.notes)], planned=True)
+            self._enter(runtime)
+            self._enter(OneLine(self.notes))
         return self._runtime
+
+    def _enter(self, manager: Any) -> None:
+        manager.__enter__()
+        self._entered.append(manager)
 
     def __enter__(self) -> Self:
         """Catch warnings."""
@@ -55,7 +58,7 @@ class Shell:
         def note(message: Warning | str, *_: object, **__: object) -> None:
             self.notes.append(str(message))
 
-        self._stack.enter_context(warnings.catch_warnings())
+        self._enter(warnings.catch_warnings())
         warnings.simplefilter("always", UserWarning)  # ours are none of the program's, so `-W error` is not meant
         warnings.showwarning = note
         return self
@@ -63,8 +66,15 @@ class Shell:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the runtime."""
-        self._stack.__exit__(kind, error, traceback)
+        """Keep what this run came to for the next, and close the runtime."""
+        try:
+            if self._runtime is not None and self._runtime.has_composed:
+                from resilience.cli.catalogue import brought_by
+
+                self._runtime.keep_plan(brought_by())
+        finally:
+            while self._entered:
+                self._entered.pop().__exit__(kind, error, traceback)
 
     # -- output ------------------------------------------------------------------------------------------------------
 

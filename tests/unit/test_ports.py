@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -18,6 +19,7 @@ from resilience import (
     Version,
     hookimpl,
 )
+from resilience.markers import hookspec
 from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
@@ -162,5 +164,40 @@ def test_a_wrapper_watches() -> None:
     assert watching.seen == ["watched"]
 
 
-def test_the_mark_is_pluggys() -> None:
-    assert isinstance(hookimpl, pluggy.HookimplMarker)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"wrapper": True},
+        {"hookwrapper": True},
+        {"tryfirst": True, "optionalhook": True},
+        {"trylast": True, "specname": "resilience_load"},
+    ],
+)
+def test_the_mark_is_pluggys(options: dict[str, Any]) -> None:
+    def implementation(key: Key) -> None: ...
+
+    mark: Any = pluggy.HookimplMarker("resilience")(**options)
+    theirs: dict[str, Any] = dict(vars(mark(implementation)))
+    del implementation.resilience_impl  # type: ignore[attr-defined]
+    marked = hookimpl(**options)(implementation) if options else hookimpl(implementation)
+    assert marked is implementation
+    assert vars(marked) == theirs
+    manager = pluggy.PluginManager("resilience")
+    plugin = SimpleNamespace(resilience_x=marked)
+    assert manager.parse_hookimpl_opts(plugin, "resilience_x") == vars(marked)["resilience_impl"]
+
+
+@pytest.mark.parametrize("options", [{}, {"firstresult": True}, {"historic": True}])
+def test_the_mark_of_specifications_is_pluggys(options: dict[str, Any]) -> None:
+    def specification(key: Key) -> None: ...
+
+    mark: Any = pluggy.HookspecMarker("resilience")(**options)
+    theirs: dict[str, Any] = dict(vars(mark(specification)))
+    del specification.resilience_spec  # type: ignore[attr-defined]
+    assert vars(hookspec(**options)(specification) if options else hookspec(specification)) == theirs
+
+
+def test_a_specification_of_one_result_has_no_history() -> None:
+    with pytest.raises(ValueError, match="historic"):
+        hookspec(firstresult=True, historic=True)

@@ -312,12 +312,14 @@ def test_the_core_and_the_storage_are_explained() -> None:
         "storage_timeout": (0.25, "default"),
         "max_staleness": (0.0, "default"),
         "unknown": ("error", "default"),
+        "plan": (True, "default"),
     }
     assert [each.variable for each in configured.explain_core()] == [
         "RESILIENCE_STORAGE",
         "RESILIENCE_STORAGE_TIMEOUT",
         "RESILIENCE_MAX_STALENESS",
         "RESILIENCE_UNKNOWN",
+        "RESILIENCE_PLAN",
     ]
     assert all(each.description for each in configured.explain_core())
     durability = configured.explain_storage("file", StoreSettings)[0]

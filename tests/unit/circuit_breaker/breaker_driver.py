@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilience.policy import NOW, Admit, Control, Lease, Report
+from resilience.policy import KEEP, LATER, Admit, Control, Lease, Rejected, Report
 from resilience_circuit_breaker._config import CircuitBreakerConfig
 from resilience_circuit_breaker._errors import Rejection
 from resilience_circuit_breaker._state import State
@@ -39,7 +39,8 @@ class Driver:
         assert isinstance(step.state, State)
         assert self.policy.encode(self.state) == before, "the state that was given was changed"
         assert (again.state, again.until, again.keep) == (step.state, step.until, step.keep), "not the same step again"
-        if step.keep is NOW:
+        assert step.asks == step.state.asks >= self.state.asks
+        if step.keep is not KEEP:
             written = self.policy.encode(step.state)
             assert self.policy.decode(written) == step.state, written
             assert step.state.epoch == self.state.epoch + (step.state.epoch != self.state.epoch)
@@ -47,6 +48,9 @@ class Driver:
             assert step.state is self.state
             assert step.moved is None
             assert not step.tells
+        if step.keep is LATER:
+            assert step.moved is None
+            assert step.asks == self.state.asks
         if step.moved is not None:
             assert (step.moved.old, step.moved.new) == (self.state.state, step.state.state)
             assert step.state.epoch == self.state.epoch + 1
@@ -76,9 +80,33 @@ class Driver:
         token: str | None = None,
         error: str | None = None,
         at: float | None = None,
+        duration: float | None = None,
+        count: int = 1,
     ) -> Step:
         at = self.now if at is None else at
-        return self.step(Report(self.now, self.draw, outcome, at=at, epoch=epoch, token=token, error=error))
+        return self.step(
+            Report(
+                self.now,
+                self.draw,
+                outcome,
+                at=at,
+                epoch=epoch,
+                token=token,
+                error=error,
+                duration=duration,
+                count=count,
+            )
+        )
+
+    def succeed(self, times: int = 1, duration: float | None = None) -> Step:
+        """Report successes."""
+        for _ in range(times - 1):
+            self.report("success", duration=duration)
+        return self.report("success", duration=duration)
+
+    def rejected(self, count: int) -> Step:
+        """Tell of calls that were rejected."""
+        return self.step(Rejected(self.now, self.draw, count))
 
     def control(self, verb: str, **arguments: object) -> Step:
         return self.step(Control(self.now, self.draw, verb, arguments))
@@ -90,7 +118,7 @@ class Driver:
 
     def opened(self) -> Driver:
         """Fail until it opens."""
-        self.fail(self.policy.config.failure_threshold)
+        self.fail(self.policy.config.failure_threshold or self.policy.config.minimum_calls)
         assert self.state.state == "open"
         return self
 

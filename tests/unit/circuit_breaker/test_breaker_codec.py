@@ -15,6 +15,7 @@ from resilience.policy import FAILURE, SUCCESS
 from resilience_circuit_breaker._codec import decode, encode
 from resilience_circuit_breaker._config import CircuitBreakerConfig
 from resilience_circuit_breaker._state import NO_PROBES, STATES, Probes, State
+from resilience_circuit_breaker._window import summed
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
 STREAK: dict[str, Any] = {
@@ -58,18 +59,18 @@ def test_a_streak_reads_as_a_person_would_write_it() -> None:
     breaker = Driver(failure_threshold=3)
     breaker.report(FAILURE, error="TimeoutError")
     assert encode(breaker.state) == (
-        b'{"schema":1,"state":"closed","epoch":0,"failures":1,"last_failure":1763826000.0,"last_error":"TimeoutError"}'
+        b'{"schema":2,"state":"closed","epoch":0,"failures":1,"last_failure":1763826000.0,"last_error":"TimeoutError"}'
     )
 
 
 def test_the_schema_stands_first_and_nothing_is_said_of_defaults() -> None:
-    assert encode(State()) == b'{"schema":1,"state":"closed","epoch":0}'
+    assert encode(State()) == b'{"schema":2,"state":"closed","epoch":0}'
     for state in STATES:
-        assert encode(State(state)).startswith(b'{"schema":1,"state":"')
+        assert encode(State(state)).startswith(b'{"schema":2,"state":"')
 
 
 def test_a_half_open_record_holds_what_it_says() -> None:
-    assert json.loads(encode(_read(PROBING))) == PROBING
+    assert json.loads(encode(_read(PROBING))) == {**PROBING, "schema": 2}
 
 
 @pytest.mark.parametrize(
@@ -89,13 +90,32 @@ def test_a_half_open_record_holds_what_it_says() -> None:
 )
 def test_a_closed_record_keeps_what_is_unusual(fields: dict[str, object]) -> None:
     record = {"schema": 1, "state": "closed", "epoch": 0, **fields}
-    assert json.loads(encode(_read(record))) == record
+    assert json.loads(encode(_read(record))) == {**record, "schema": 2}
 
 
 def test_every_field_has_its_name() -> None:
-    state = State("open", 1, 2.0, 3.0, "r", 4, 5.0, "E", 6.0, 7, Probes("aa", 8, 9, {}, {}, 10), 11, {"a": 1}, {"b": 2})
+    state = State(
+        "open",
+        1,
+        2.0,
+        3.0,
+        "r",
+        4,
+        5.0,
+        "E",
+        6.0,
+        7,
+        Probes("aa", 8, 9, {}, {}, 10),
+        11,
+        {"a": 1},
+        {"b": 2},
+        {"count:9": (3, 1, 2, (4, 3)), "time:60": summed([(5, 1, 0, 0), (6, 2, 1, 1)]), "consecutive": 9.5},
+        12,
+        13,
+        True,
+    )
     assert json.loads(encode(state)) == {
-        "schema": 1,
+        "schema": 2,
         "state": "open",
         "epoch": 1,
         "since": 2.0,
@@ -112,6 +132,10 @@ def test_every_field_has_its_name() -> None:
         "next_permit": 10,
         "late_count": 11,
         "settings": {"a": 1},
+        "windows": {"count:9": [3, "4", "3"], "time:60": [[5, 1, 0, 0], [6, 2, 1, 1]], "consecutive": 9.5},
+        "rejected_count": 12,
+        "asks": 13,
+        "crossed": True,
         "b": 2,
     }
 
@@ -156,6 +180,33 @@ _json: Any = st.recursive(
 _unknown = st.dictionaries(st.text().map(lambda name: f"x-{name}"), _json, max_size=3)
 
 
+_bucket_counts = st.tuples(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6)).map(
+    lambda counts: (counts[0], min(counts[0], counts[1]), min(counts[0], counts[2]))
+)
+
+
+@st.composite
+def _calls(draw: Any, size: int) -> Any:
+    calls = draw(st.integers(0, size))
+    failures, slow = (draw(st.integers(0, 2**calls - 1)) for _ in range(2))
+    return calls, failures.bit_count(), slow.bit_count(), (failures, slow)
+
+
+_buckets = st.dictionaries(st.integers(-(10**12), 10**12), _bucket_counts, max_size=20).map(
+    lambda buckets: summed([(number, *counts) for number, counts in sorted(buckets.items())])
+)
+_windows = st.fixed_dictionaries(
+    {},
+    optional={
+        "consecutive": _maybe_time,
+        "count:1": _calls(1),
+        "count:10000": _calls(10000),
+        "time:60": _buckets,
+        "time:0.5": _buckets,
+    },
+).filter(lambda windows: len(windows) <= 4)
+
+
 @st.composite
 def _states(draw: Any) -> State:
     state = draw(st.sampled_from(STATES))
@@ -189,6 +240,10 @@ def _states(draw: Any) -> State:
         draw(_counts),
         draw(_unknown),
         draw(_unknown),
+        draw(_windows),
+        draw(_counts),
+        draw(_counts),
+        draw(st.booleans()),
     )
 
 
@@ -313,6 +368,42 @@ def test_what_is_no_record_is_refused(payload: bytes, message: str) -> None:
         ({"next_permit": 5, "permits": {"1" * 5000: [1, 2, False]}}, "a number that was never given"),
         ({"permits": {"1": [1, 2, False]}}, "a number that was never given"),
         ({"lapsed": 5}, "lapsed is no object"),
+        ({"rejected_count": -1}, "rejected_count is no whole number"),
+        ({"asks": 1.5}, "asks is no whole number"),
+        ({"crossed": 1}, "crossed have one that is neither true nor false"),
+        ({"windows": []}, "windows is no object"),
+        ({"windows": {"ewma:5": []}}, "windows have one that is none: 'ewma:5'"),
+        ({"windows": {"count": [0, "0", "0"]}}, "windows have one that is none"),
+        ({"windows": {"count:0": [0, "0", "0"]}}, "windows have one that is none"),
+        ({"windows": {"count:10001": [0, "0", "0"]}}, "windows have one that is none"),
+        ({"windows": {"count:01": [0, "0", "0"]}}, "windows have one that is none"),
+        ({"windows": {"count:1.5": [0, "0", "0"]}}, "windows have one that is none"),
+        ({"windows": {"time:60.0": []}}, "windows have one that is none"),
+        ({"windows": {"time:1e3": []}}, "windows have one that is none"),
+        ({"windows": {"time:²": []}}, "windows have one that is none"),
+        ({"windows": {"time:0.01": []}}, "windows have one that is none"),
+        ({"windows": {"time:" + "9" * 5000: []}}, "windows have one that is none"),
+        ({"windows": {"consecutive": "now"}}, "windows is no number of seconds"),
+        ({"windows": {f"count:{size}": [0, "0", "0"] for size in range(1, 6)}}, "windows are more than 4"),
+        ({"windows": {"count:9": 5}}, "windows have one that is none: 5"),
+        ({"windows": {"count:9": [1, "0"]}}, "windows have one that is none"),
+        ({"windows": {"count:9": [10, "0", "0"]}}, "holds more than its size: 10"),
+        ({"windows": {"count:9": [-1, "0", "0"]}}, "windows is no whole number"),
+        ({"windows": {"count:9": [2, "4", "0"]}}, "windows have a call that is none: '4'"),
+        ({"windows": {"count:9": [9, "", "0"]}}, "windows have a call that is none"),
+        ({"windows": {"count:9": [9, "F", "0"]}}, "windows have a call that is none"),
+        ({"windows": {"count:9": [9, 5, "0"]}}, "windows have a call that is none"),
+        ({"windows": {"count:9": [9, "0" * 10**6, "0"]}}, "windows have a call that is none"),
+        ({"windows": {"time:60": [5]}}, "windows have one that is none: 5"),
+        ({"windows": {"time:60": [[1, 1, 0]]}}, "windows have one that is none"),
+        ({"windows": {"time:60": [[1.5, 1, 0, 0]]}}, "a bucket without its place"),
+        ({"windows": {"time:60": [[10**15, 1, 0, 0]]}}, "a bucket without its place"),
+        ({"windows": {"time:60": [[2, 1, 0, 0], [2, 1, 0, 0]]}}, "a bucket without its place"),
+        ({"windows": {"time:60": [[2, 1, 2, 0]]}}, "a bucket that holds more than all"),
+        ({"windows": {"time:60": [[2, 1, 0, 2]]}}, "a bucket that holds more than all"),
+        ({"windows": {"time:60": [[2, 0, 0, 0]]}}, "a bucket that holds more than all"),
+        ({"windows": {"time:60": [[2, -1, 0, 0]]}}, "windows is no whole number"),
+        ({"windows": {"time:60": [[number, 1, 0, 0] for number in range(21)]}}, "more than 20 buckets"),
         ({"next_permit": 5, "lapsed": {"1": 5}}, "lapsed have one that is neither true nor false"),
         ({"next_permit": 5, "lapsed": {"x": True}}, "a number that was never given"),
     ],
@@ -329,8 +420,15 @@ def test_a_message_never_repeats_a_long_text() -> None:
 
 
 def test_a_newer_schema_is_left_alone() -> None:
-    with pytest.raises(StorageIncompatible, match="schema 2, this version of the library knows 1"):
-        _read({"schema": 2, "state": {"anything": "else"}})
+    with pytest.raises(StorageIncompatible, match="schema 3, this version of the library knows 2"):
+        _read({"schema": 3, "state": {"anything": "else"}})
+
+
+@pytest.mark.parametrize("record", [STREAK, PROBING])
+def test_a_record_of_schema_1_is_read_as_it_is(record: dict[str, object]) -> None:
+    state = _read({**record, "schema": 1})
+    assert state == _read({**record, "schema": 2})
+    assert (state.windows, state.rejected_count, state.asks, state.crossed) == ({}, 0, 0, False)
 
 
 def test_times_in_the_future_and_before_1970_are_read() -> None:
@@ -341,7 +439,7 @@ def test_times_in_the_future_and_before_1970_are_read() -> None:
 def test_unknown_fields_may_be_as_deep_as_can_be_written_again() -> None:
     payload = b'{"schema":1,"state":"closed","unknown":' + b"[" * 31 + b"]" * 31 + b"}"
     assert (
-        encode(decode(payload)) == b'{"schema":1,"state":"closed","epoch":0,"unknown":' + b"[" * 31 + b"]" * 31 + b"}"
+        encode(decode(payload)) == b'{"schema":2,"state":"closed","epoch":0,"unknown":' + b"[" * 31 + b"]" * 31 + b"}"
     )
 
 

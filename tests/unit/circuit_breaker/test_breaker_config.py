@@ -8,10 +8,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from resilience_circuit_breaker._config import BOUNDS, CircuitBreakerConfig, portable, resolve
+from resilience_circuit_breaker._config import BOUNDS, OF_WINDOWS, CircuitBreakerConfig, portable, resolve
 from resilience_circuit_breaker._settings import CircuitBreakerSettings
 
 DEFAULTS: dict[str, Any] = {
+    "window": "consecutive",
+    "window_size": 100,
+    "window_duration": 60,
+    "minimum_calls": 10,
+    "failure_rate_threshold": 0.5,
+    "slow_call_rate_threshold": None,
+    "slow_call_duration": 60,
+    "gather": 0.1,
     "failure_threshold": 3,
     "failure_max_age": 3600,
     "reset_timeout": 60,
@@ -27,6 +35,9 @@ DEFAULTS: dict[str, Any] = {
     "failure_if": None,
     "on_store_error": "local",
 }
+
+
+RATES = {"reset_timeout_backoff", "reset_timeout_jitter", "failure_rate_threshold", "slow_call_rate_threshold"}
 
 
 def _config(**settings: Any) -> CircuitBreakerConfig:
@@ -54,13 +65,26 @@ def test_defaults_that_depend_on_reset_timeout() -> None:
     assert (config.reset_timeout_max, config.permit_timeout) == (60, 0.5)
 
 
+def test_defaults_that_depend_on_the_window() -> None:
+    def resolved(**settings: Any) -> CircuitBreakerConfig:
+        return _settings(**settings).config()
+
+    for form in (_config, resolved):
+        assert (form().failure_threshold, form(window="count").failure_threshold) == (3, None)
+        assert form(window="time", failure_threshold=5).failure_threshold == 5
+        assert form(window="count", window_size=4).minimum_calls == 4
+        assert form(window="time").minimum_calls == 10
+        assert form(window="count", gather=0, slow_call_duration=1).shape == "count:100"
+        assert form(window="time", window_duration=0.5).shape == "time:0.5"
+
+
 def test_each_setting_has_a_description_and_each_number_both_bounds() -> None:
     for name, field in CircuitBreakerSettings.model_fields.items():
         assert field.description, name
         if name in BOUNDS:
             kinds = {type(mark).__name__ for mark in field.metadata}
             assert {"Ge", "Le"} <= kinds, name
-    assert set(BOUNDS) == set(DEFAULTS) - {"failure_on", "ignore", "failure_if", "on_store_error"}
+    assert set(BOUNDS) == set(DEFAULTS) - {"window", "failure_on", "ignore", "failure_if", "on_store_error"}
     extra = CircuitBreakerSettings.model_fields["failure_if"].json_schema_extra
     assert extra == {"code_only": True}
 
@@ -69,16 +93,18 @@ def test_each_setting_has_a_description_and_each_number_both_bounds() -> None:
 def test_bounds_are_allowed_and_nothing_beyond(name: str) -> None:
     least, most = BOUNDS[name]
     other: dict[str, Any] = {"reset_timeout": 0} if name == "reset_timeout_max" else {}
+    if name in OF_WINDOWS:
+        other = {"window": "count" if name == "window_size" else "time"}
     whole = isinstance(least, int)
+    step = 1 if whole else 1e-7
     for value in (least, most):
         assert getattr(_config(**{name: value, **other}), name) == value
         assert getattr(_settings(**{name: value, **other}).config(), name) == value
-    step = 1 if whole else 1e-6
-    beyond: list[Any] = [least - step, most + step * 1e6, float("nan"), float("inf"), -float("inf"), "x"]
+    beyond: list[Any] = [least - step, most + step * 1e7, float("nan"), float("inf"), -float("inf"), "x"]
     for value in [*beyond, 1.5 if whole else True]:
         with pytest.raises(ValueError, match=f"{name} is a (whole )?number from "):
             _config(**{name: value, **other})
-        if value is True and name in {"reset_timeout_backoff", "reset_timeout_jitter"}:
+        if value is True and name in RATES:
             continue  # pydantic reads it as a number
         with pytest.raises(ValidationError, match=name):
             _settings(**{name: value, **other})
@@ -92,6 +118,23 @@ def test_bounds_are_allowed_and_nothing_beyond(name: str) -> None:
             {"reset_timeout": 60, "reset_timeout_max": 59.5},
             r"reset_timeout_max \(59.5 s\) is shorter than reset_timeout \(60 s\): raise the one or lower the other",
         ),
+        ({"window": "sliding"}, "consecutive, count, time|'consecutive', 'count' or 'time'"),
+        *(
+            (
+                {setting: 1},
+                f"{setting} means nothing with window=consecutive, .*: set window to count or time, or leave",
+            )
+            for setting in OF_WINDOWS
+        ),
+        (
+            {"window": "count", "window_size": 9, "minimum_calls": 10},
+            r"minimum_calls \(10\) is above window_size \(9\), so it is never reached: lower the one or raise",
+        ),
+        (
+            {"window": "count", "failure_threshold": 101},
+            r"failure_threshold \(101\) is above window_size \(100\), so it is never reached",
+        ),
+        ({"window": "time", "failure_rate_threshold": 0}, "failure_rate_threshold"),
         (
             {"ignore": (Exception,)},
             "failure_on names builtins:Exception, which can never count, as ignore names builtins:Exception and wins",
@@ -191,5 +234,5 @@ def test_what_is_stored_of_the_settings_given_in_code() -> None:
 
 
 def test_an_unknown_setting_is_refused() -> None:
-    with pytest.raises(ValidationError, match="window"):
-        _settings(window="count")
+    with pytest.raises(ValidationError, match="windows"):
+        _settings(windows="count")

@@ -63,6 +63,36 @@ def test_what_an_exception_means(config: dict[str, Any], error: BaseException, o
     assert policy.judge_error(error) == outcome
 
 
+@pytest.mark.parametrize(
+    ("config", "duration", "outcome"),
+    [
+        ({}, 3.0, SUCCESS),
+        ({}, 2.0, NEUTRAL),
+        ({}, None, NEUTRAL),
+        ({"slow_call_rate_threshold": None}, 3.0, NEUTRAL),
+        ({"ignore": asyncio.CancelledError}, 3.0, NEUTRAL),
+        ({"failure_on": asyncio.CancelledError}, 3.0, FAILURE),
+    ],
+)
+def test_cancelled_after_more_than_slow_call_duration_is_a_slow_call(
+    config: dict[str, Any], duration: float | None, outcome: str
+) -> None:
+    class Cancelled(asyncio.CancelledError):
+        pass
+
+    policy = _policy(**{"window": "time", "slow_call_rate_threshold": 0.5, "slow_call_duration": 2, **config})
+    for error in (asyncio.CancelledError(), Cancelled(), BaseExceptionGroup("", [asyncio.CancelledError()])):
+        for _ in range(2):
+            assert policy.judge_error(error, duration) == outcome
+    assert policy.judge_error(KeyboardInterrupt(), duration) == NEUTRAL
+
+
+def test_an_ignored_exception_that_took_long_stays_neutral() -> None:
+    policy = _policy(window="time", slow_call_rate_threshold=0.5, slow_call_duration=2, ignore=KeyError)
+    assert policy.judge_error(KeyError(), 3.0) == NEUTRAL
+    assert policy.judge_error(ValueError(), 3.0) == FAILURE
+
+
 class _Liar(Exception):
     @property  # type: ignore[misc]  # that is the lie
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] - likewise
@@ -234,6 +264,11 @@ def test_a_status_shows_all_of_it() -> None:
         "reason": "",
         "version": "7@abcdef01",
         "degraded": True,
+        "success_count": None,
+        "slow_count": 0,
+        "failure_rate": None,
+        "slow_call_rate": None,
+        "rejected_count": 0,
     }
     assert json.loads(json.dumps(status.to_dict())) == status.to_dict()
     assert type(status.to_dict()["state"]) is str
@@ -357,5 +392,5 @@ def test_a_policy_is_made_from_settings() -> None:
 
 def test_only_known_settings_come_back_from_a_record() -> None:
     policy = _policy()
-    state = policy.decode(b'{"schema":1,"state":"closed","settings":{"failure_threshold":2,"window":"count"}}')
-    assert policy.stored_settings(state) == {"failure_threshold": 2}
+    state = policy.decode(b'{"schema":1,"state":"closed","settings":{"failure_threshold":2,"window":"count","x":1}}')
+    assert policy.stored_settings(state) == {"failure_threshold": 2, "window": "count"}

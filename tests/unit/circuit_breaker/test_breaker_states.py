@@ -846,7 +846,7 @@ def test_what_is_kept_of_names_and_reasons_is_bounded() -> None:
 @pytest.mark.parametrize(
     ("verb", "arguments", "message"),
     [
-        ("explode", {}, "knows no 'explode', but force_open, disable, close, reset, restore"),
+        ("explode", {}, "knows no 'explode', but force_open, disable, metrics_only, close, reset, restore"),
         ("force_open", {"seconds": -1}, "force_open lasts a number of seconds from 0"),
         ("disable", {"seconds": float("inf")}, "disable lasts a number of seconds"),
         ("disable", {"seconds": float("nan")}, "disable lasts a number of seconds"),

@@ -37,7 +37,18 @@ def trip(run: Run) -> None:
 
 def test_the_verbs_that_the_docs_name_are_there() -> None:
     verbs = [verb.name for verb in catalogue.of_policies()[0]]
-    assert verbs == ["check", "success", "failure", "run", "status", "open", "close", "disable", "reset"]
+    assert verbs == [
+        "check",
+        "success",
+        "failure",
+        "run",
+        "status",
+        "open",
+        "close",
+        "disable",
+        "metrics-only",
+        "reset",
+    ]
 
 
 # --- a call -----------------------------------------------------------------------------------------------------------
@@ -154,6 +165,31 @@ def test_disable(run: Run) -> None:
     trip(run)
     assert (shown(run)["state"], shown(run)["failure_count"]) == ("disabled", 0)
     assert run("check", "x").status == 0
+
+
+def test_metrics_only(run: Run) -> None:
+    assert run("metrics-only", "x", "--for", "2h", "--reason", "trial") == (0, "", "")
+    trip(run)
+    status = shown(run)
+    assert (status["state"], status["failure_count"], status["reason"]) == ("metrics_only", 3, "trial")
+    assert table(run)[1][:3] == ["x", "metrics only", "3"]
+    assert run("check", "x").status == 0
+
+
+def test_status_shows_what_stands_in_a_window(run: Run) -> None:
+    with Runtime():
+        breaker = CircuitBreaker(
+            "x", window="count", minimum_calls=3, failure_rate_threshold=1.0, slow_call_rate_threshold=1.0, gather=0
+        )
+        breaker.record_success()
+        breaker.record_success(duration=61)
+        breaker.record_failure()
+    status = shown(run)
+    assert (status["failure_count"], status["success_count"], status["slow_count"]) == (1, 2, 1)
+    assert (status["rejected_count"], round(status["failure_rate"], 2)) == (0, 0.33)
+    titles, row = table(run)
+    assert titles[:5] == ["NAME", "STATE", "FAILURES", "SUCCESSES", "SLOW"]
+    assert row[:5] == ["x", "closed", "1 (33%)", "2", "1 (33%)"]
 
 
 def test_reset_forgets_the_count_and_close_does_not(run: Run) -> None:

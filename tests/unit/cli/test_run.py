@@ -46,7 +46,7 @@ def test_an_interrupt_before_the_command_begins_gives_the_permit_back() -> None:
 
 
 def test_an_interrupt_before_the_command_begins_where_signals_cannot_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "Relay", relay.HandlerRelay)
+    monkeypatch.setattr(relay, "Relay", relay.HandlerRelay)
     guard = Interrupted()
     assert interrupted(guard) == 130
     assert guard.released == 1

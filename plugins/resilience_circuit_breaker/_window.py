@@ -1,0 +1,218 @@
+"""The windows of a circuit breaker: how calls are counted, as plain values.  When they trip stands in `_state`.
+
+A window is ``(calls, failures, slow, content)``: what stands in it, and what that was counted from.  All of it is
+frozen; adding makes a new one.
+
+``count``: the last `window_size` calls.  The content is two whole numbers of `window_size` bits, one for failures and
+one for slow calls; the youngest call is the lowest bit.
+
+``time``: the calls of the last `window_duration` seconds, in the running bucket and the nine before it.  A bucket is
+``(number, calls, failures, slow)``; the content is those before the last, the text of them, and the last, as nearly
+every call changes the last one only.  Buckets are aligned to the clock, so that all processes share their edges.  A
+bucket from the future is a neighbour's whose clock is ahead: it counts up to one window ahead, beyond it is dropped.
+
+``consecutive`` is no window of calls but a streak of failures, whose number stands in the state itself.
+
+A shape is the name under which a window stands in the record: ``consecutive``, ``count:100``, ``time:60``.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from resilience_circuit_breaker._config import CircuitBreakerConfig
+
+    Bucket = tuple[int, int, int, int]
+    Window = tuple[int, int, int, Any]
+    Windows = Mapping[str, Window | float | None]
+
+CONSECUTIVE = "consecutive"
+COUNT = "count"
+TIME = "time"
+WINDOWS = (CONSECUTIVE, COUNT, TIME)
+"""What `window` may be."""
+
+BUCKETS = 10
+"""Buckets in a window of time."""
+MOST_BUCKETS = 2 * BUCKETS
+"""Buckets that can be kept at most: those of the window, and as many from the future."""
+MOST_SHAPES = 4
+"""Shapes that are kept beside each other under one name."""
+
+NOTHING: Window = (0, 0, 0, ())
+"""A window in which nothing stands."""
+NO_WINDOWS: Windows = {}
+
+
+def shape_of(window: str, size: int, duration: float) -> str:
+    """Name a shape."""
+    if window == COUNT:
+        return f"{COUNT}:{size}"
+    return f"{TIME}:{duration:.15g}" if window == TIME else CONSECUTIVE
+
+
+def nanoseconds(duration: float) -> int:
+    """Nanoseconds of a duration in seconds."""
+    return round(duration * 1e9)
+
+
+def bucket_of(span: int, at: float) -> int:
+    """Number of the bucket of a wall-clock second, in a window of `span` nanoseconds."""
+    return int(at * 1e9) * BUCKETS // span
+
+
+def end_of_bucket(span: int, number: int) -> float:
+    """Wall-clock second at which a bucket ends."""
+    return -((number + 1) * span // -BUCKETS) / 1e9
+
+
+def added(
+    config: CircuitBreakerConfig, window: Window, now: float, at: float, calls: int, *, failed: bool, slow: bool
+) -> Window:
+    """Add so many calls that ended alike at wall-clock second `at`; what no longer stands in the window is left out."""
+    if config.window == COUNT:
+        return _pushed(config, window, calls, failed=failed, slow=slow)
+    span = config.window_span
+    number = present = int(at * 1e9) * BUCKETS // span
+    if at != now:
+        present = int(now * 1e9) * BUCKETS // span
+    total, failures, slows, content = window
+    more_failures = calls if failed else 0
+    more_slows = calls if slow else 0
+    if content:
+        older, text, last = content
+        if last[0] == number == present and (older[0] if older else last)[0] > present - BUCKETS:
+            last = (number, last[1] + calls, last[2] + more_failures, last[3] + more_slows)
+            return total + calls, failures + more_failures, slows + more_slows, (older, text, last)
+    if number <= present - BUCKETS:  # it had to wait for so long that it is out of the window
+        return seen(span, window, now)
+    counted: dict[int, Bucket] = {bucket[0]: bucket for bucket in _kept(buckets_of(window), present)}
+    _, its, its_failures, its_slows = counted.get(number, (number, 0, 0, 0))
+    counted[number] = (number, its + calls, its_failures + more_failures, its_slows + more_slows)
+    return summed(sorted(counted.values()))
+
+
+def at_most(
+    config: CircuitBreakerConfig, window: Window, now: float, calls: int, *, failed: bool, slow: bool
+) -> tuple[int, int, int]:
+    """Count what stands in a window if more calls are added: all calls, and of the others no less than there will be.
+
+    Cheap; where it cannot tell, it adds them.
+    """
+    total, failures, slows, content = window
+    total += calls
+    if config.window == COUNT:
+        total = min(total, config.window_size)
+    elif content:
+        older, _, last = content
+        present = int(now * 1e9) * BUCKETS // config.window_span
+        if last[0] > present + BUCKETS or (older[0] if older else last)[0] <= present - BUCKETS:
+            return added(config, window, now, now, calls, failed=failed, slow=slow)[:3]
+    return total, failures + calls if failed else failures, slows + calls if slow else slows
+
+
+def _pushed(config: CircuitBreakerConfig, window: Window, calls: int, *, failed: bool, slow: bool) -> Window:
+    size = config.window_size
+    total, _, _, content = window
+    failures, slows = content or (0, 0)
+    calls = min(calls, size)
+    bits = (1 << calls) - 1
+    full = config.window_mask
+    failures = (failures << calls | (bits if failed else 0)) & full
+    slows = (slows << calls | (bits if slow else 0)) & full
+    total += calls
+    return min(total, size), failures.bit_count(), slows.bit_count(), (failures, slows)
+
+
+def added_late(
+    config: CircuitBreakerConfig, window: Window, at: float, calls: int, *, failed: bool, slow: bool
+) -> Window:
+    """Add calls to a window that is kept to be looked at: nothing leaves it, whatever the time."""
+    if config.window == COUNT:
+        return _pushed(config, window, calls, failed=failed, slow=slow)
+    *older, last = buckets_of(window) or ((bucket_of(config.window_span, at), 0, 0, 0),)
+    number, its, failures, slows = last
+    last = (number, its + calls, failures + (calls if failed else 0), slows + (calls if slow else 0))
+    return summed((*older, last))
+
+
+def filled(config: CircuitBreakerConfig, now: float, successes: int, failures: int, slows: int) -> Window:
+    """Make a window in which so many calls stand, ended just now, the failures last."""
+    total = successes + failures
+    slows = min(slows, total)
+    if config.window == COUNT:
+        total = min(total, config.window_size)
+        failures = min(failures, total)
+        slows = min(slows, total)
+        masks = ((1 << failures) - 1, (1 << slows) - 1)
+        return total, failures, slows, masks
+    return summed(((bucket_of(config.window_span, now), total, failures, slows),)) if total else NOTHING
+
+
+def seen(span: int, window: Window, now: float) -> Window:
+    """What stands in a window of time at wall-clock second `now`."""
+    buckets = buckets_of(window)
+    present = bucket_of(span, now)
+    if not buckets or (buckets[0][0] > present - BUCKETS and buckets[-1][0] <= present + BUCKETS):
+        return window
+    return summed(_kept(buckets, present))
+
+
+def all_seen(windows: Windows, now: float) -> Windows:
+    """What stands in each window at wall-clock second `now`."""
+    return {
+        shape: seen(span_of(shape), window, now) if isinstance(window, tuple) and is_of_time(shape) else window
+        for shape, window in windows.items()
+    }
+
+
+def _kept(buckets: Iterable[Bucket], present: int) -> tuple[Bucket, ...]:
+    oldest, newest = present - BUCKETS, present + BUCKETS
+    return tuple(bucket for bucket in buckets if oldest < bucket[0] <= newest)
+
+
+def buckets_of(window: Window) -> tuple[Bucket, ...]:
+    """List the buckets of a window of time, the oldest first."""
+    content = window[3]
+    return (*content[0], content[2]) if content else ()
+
+
+def summed(buckets: Sequence[Bucket]) -> Window:
+    """Make a window of time of its buckets."""
+    if not buckets:
+        return NOTHING
+    total = failures = slows = 0
+    for _, its, its_failures, its_slows in buckets:
+        total += its
+        failures += its_failures
+        slows += its_slows
+    *older, last = buckets
+    text = "".join([f"[{number},{its},{failed},{slow}]," for number, its, failed, slow in older])
+    return total, failures, slows, (tuple(older), text, last)
+
+
+def written(window: Window) -> str:
+    """Write the buckets of a window of time as JSON."""
+    content = window[3]
+    return f"[{content[1]}[%d,%d,%d,%d]]" % content[2] if content else "[]"
+
+
+def is_of_time(shape: str) -> bool:
+    """Whether a shape is one of time."""
+    return shape.startswith(f"{TIME}:")
+
+
+def span_of(shape: str) -> int:
+    """Nanoseconds that a window of time spans, from its shape."""
+    return nanoseconds(float(shape.partition(":")[2]))
+
+
+def ends_at(shape: str, window: Window) -> float | None:
+    """Wall-clock second after which nothing stands in a window any more; `None`: it has no such end."""
+    if not is_of_time(shape):
+        return None
+    buckets = buckets_of(window)
+    return end_of_bucket(span_of(shape), buckets[-1][0] + BUCKETS - 1) if buckets else 0.0

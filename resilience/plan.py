@@ -1,0 +1,316 @@
+"""The kept plan: what the variables and the installed plugins came to, kept between runs of the command line.
+
+To find the plugins, to read the variables and to check the settings takes some twenty times as long as to start an
+interpreter, and comes to the same as long as nothing changes.  So what it came to is kept, and taken again if nothing
+did change: this library, the interpreter, our variables, the folders where modules are looked for, the modules that
+the plan names (`fingerprint`).  In doubt there is no plan, and everything is composed anew, errors included.
+
+It is JSON and not `marshal`, which would be read sooner by nothing that can be measured: a damaged or a foreign file
+can be no more than wrong.  The scanner is the standard library's own in C, without its package, whose import costs as
+much as all else here.
+
+No secret is in it: of the storage's URL only the scheme (the URL is read from its variable again), and nothing is kept
+while a variable is set whose value nobody may see, or that nobody has checked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from resilience import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from resilience.policy import Policy
+
+__all__ = ["Plan", "Sealed", "find", "keep", "named", "observers_of", "policy_of", "settings_of", "url_of"]
+
+STORAGE = "RESILIENCE_STORAGE"
+DEFAULT = "file:"
+"""The URL of the storage, if it is not set."""
+SWITCH = "RESILIENCE_PLAN"
+PLAIN = "plain_settings"
+"""Attribute of a storage class that takes any object with the attributes of its `Settings`."""
+_PREFIX = "RESILIENCE_"
+_HOMES = ("HOME", "XDG_STATE_HOME")
+"""They say what ``file:`` means."""
+_FORMAT = 1
+_MOST_BYTES = 1_000_000
+
+
+class Sealed:
+    """Settings that were checked before, with nothing but their values as attributes.
+
+    What a storage gets from a kept plan instead of an instance of its model, if it says `plain_settings = True`.
+    """
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self.__dict__.update(values)
+
+
+class Plan:
+    """What a run can take over from the one that composed.
+
+    :param fields: what `resilience.planning` made, as JSON can hold it.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+
+def url_of(plan: Plan, environ: Mapping[str, str]) -> str | None:
+    """Return the URL of the storage with the path that it means; `None` if that has to be found out."""
+    url = environ.get(STORAGE, DEFAULT).strip()
+    if url in {"file:", "file://"}:
+        return plan["url"]  # type: ignore[no-any-return]
+    return url if url.isprintable() else None
+
+
+def settings_of(plan: Plan, kind: Any) -> Any:
+    """Make the settings of the storage, without checking them again."""
+    if plan["settings"] is None:
+        return None
+    values, fields = plan["settings"]
+    if getattr(kind, PLAIN, False):
+        return Sealed(values)
+    return kind.Settings.model_construct(set(fields), **values)
+
+
+def policy_of(plan: Plan, kind: type[Policy], name: str, stored: Mapping[str, object] | None = None) -> Policy | None:
+    """Make the policy of a guard that has no code; `None` if its settings have to be checked."""
+    known = plan["policies"].get(kind.kind)
+    if known is None:
+        return None
+    value, for_all, for_names = known
+    if named(value) is not kind:
+        return None
+    values = {**for_all, **(stored or {})}
+    if for_names:
+        from resilience.variables import normal_form
+
+        values.update(for_names.get(normal_form(name), {}))
+    try:
+        policy: Policy = named(value).from_values(values)
+    except ValueError:
+        return None
+    return policy
+
+
+def observers_of(plan: Plan, given: Iterable[object]) -> list[tuple[str, Iterable[str], Callable[[], Any]]]:
+    """Return name, hooks and maker of each observer; `given` are those that are not installed.
+
+    An observer is made when there is something to tell it: many verbs tell nothing.
+    """
+    rest = iter(given)
+    return [
+        (label, told, _made(value) if value is not None else _itself(next(rest)))
+        for label, value, told in plan["observers"]
+    ]
+
+
+def _itself(observer: object) -> Callable[[], object]:
+    return lambda: observer
+
+
+def _made(value: str) -> Callable[[], Any]:
+    found: list[Any] = []
+
+    def make() -> Any:
+        if not found:
+            plugin = named(value)
+            found.append(plugin() if isinstance(plugin, type) else plugin)
+        return found[0]
+
+    return make
+
+
+def named(value: str) -> Any:
+    """Import what an entry point names: ``module:Class``."""
+    module, _, path = value.partition(":")
+    __import__(module)
+    found: Any = sys.modules[module]
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+# --- what must not have changed ---------------------------------------------------------------------------------------
+
+
+def fingerprint(environ: Mapping[str, str]) -> list[Any]:
+    """Return what a plan belongs to, as JSON holds it.
+
+    A configuration file has its place here: its path, its device and inode, its size and the time of its last change.
+    """
+    variables = [
+        [name, list(value.partition(":")[:2]) if name == STORAGE else value]
+        for name, value in environ.items()
+        if name in _HOMES or name[: len(_PREFIX)].upper() == _PREFIX
+    ]
+    return [
+        _FORMAT,
+        __version__,
+        sys.version,
+        sys.prefix,
+        os.name,
+        sorted(variables),
+        [[entry, _changed(entry)] for entry in sys.path],
+    ]
+
+
+def _changed(path: str) -> list[int] | None:
+    """When a folder or a file was changed last, and what else betrays another one; `None` if there is none."""
+    try:
+        status = os.stat(path or os.curdir)
+    except (OSError, ValueError):
+        return None
+    return [status.st_mtime_ns, status.st_ino, 0 if path == "" else status.st_size]
+
+
+def _sources(values: Iterable[str]) -> list[list[Any]]:
+    """Say of the modules of ``module:Class`` names, and of their packages, which files they were read from."""
+    files: set[str] = set()
+    for value in values:
+        module = value.partition(":")[0]
+        while module:
+            found = getattr(sys.modules.get(module), "__file__", None)
+            if isinstance(found, str):
+                files.add(found)
+            module = module.rpartition(".")[0]
+    return [[file, _changed(file)] for file in sorted(files)]
+
+
+# --- where it lies ----------------------------------------------------------------------------------------------------
+
+
+def place(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return folder and name of the file: in this user's cache, one for each installation; `None`: there is none."""
+    home = environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):
+        home = os.path.join(environ.get("HOME", ""), ".cache")
+        if not os.path.isabs(home):
+            return None
+    installation = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in sys.prefix)
+    return os.path.join(home, "resilience"), f"plan{installation[-150:]}.json"
+
+
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def _is_ours(status: os.stat_result, mode: int) -> bool:
+    """Whether a file or a folder is this user's own, and nobody else may do anything with it."""
+    kind = status.st_mode & 0o170000
+    if sys.platform == "win32":  # pragma: no cover - there are no such owners and modes there; the profile is private
+        return kind == mode & 0o170000
+    return status.st_uid == os.geteuid() and kind == mode & 0o170000 and not status.st_mode & 0o077
+
+
+_FOLDER, _FILE = 0o040700, 0o100600
+
+
+def find(environ: Mapping[str, str]) -> Plan | None:
+    """Return the kept plan, if there is one that may be trusted and everything is as it was when it was made."""
+    at = place(environ)
+    if at is None or environ.get(SWITCH) == "0":
+        return None
+    folder, name = at
+    try:
+        if not _is_ours(os.lstat(folder), _FOLDER):
+            return None
+        fd = os.open(os.path.join(folder, name), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FLAGS)
+        try:
+            status = os.fstat(fd)
+            if not _is_ours(status, _FILE) or status.st_size > _MOST_BYTES:
+                return None
+            text = os.read(fd, _MOST_BYTES).decode("ascii")
+        finally:
+            os.close(fd)
+        seal, sources, fields = _scanner()(text, 0)[0]
+        if seal != fingerprint(environ) or any(_changed(file) != known for file, known in sources):
+            return None
+        return Plan(fields)
+    except (OSError, ValueError, TypeError, StopIteration, RecursionError):
+        return None
+
+
+class _Grammar:
+    """What the scanner asks for: JSON as it is."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    memo: dict[str, str] = {}  # noqa: RUF012 - the scanner's
+
+    @staticmethod
+    def parse_constant(name: str) -> float:
+        raise ValueError(f"{name} is no JSON")
+
+
+def _scanner() -> Callable[[str, int], tuple[Any, int]]:
+    try:
+        from _json import make_scanner
+    except ImportError:  # pragma: no cover - an interpreter that has none
+        from json import JSONDecoder
+
+        return JSONDecoder().raw_decode
+    grammar: Any = _Grammar  # any object with these attributes
+    return make_scanner(grammar)
+
+
+def keep(environ: Mapping[str, str], fields: Mapping[str, Any], names: Iterable[str]) -> bool:
+    """Keep a plan for the runs to come, and tell whether that was done.
+
+    Others may do the same at the same time: each writes a file of its own and puts it into its place whole.
+
+    :param names: ``module:Class`` of all that the plan relies on.
+    """
+    import json
+
+    at = place(environ)
+    if at is None:
+        return False
+    folder, name = at
+    try:
+        content = [fingerprint(environ), _sources(names), fields]
+        text = json.dumps(content, allow_nan=False)
+        if json.loads(text) != content or len(text) > _MOST_BYTES:
+            return False  # something that is not what it was when it is read again
+        os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            pass
+        if not _is_ours(os.lstat(folder), _FOLDER):
+            return False
+        _put(folder, name, text)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+    return True
+
+
+def _put(folder: str, name: str, text: str) -> None:
+    from secrets import token_hex
+
+    path = os.path.join(folder, name)
+    new = f"{path}.{token_hex(8)}"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+    try:
+        try:
+            os.write(fd, text.encode("ascii"))
+        finally:
+            os.close(fd)
+        os.replace(new, path)
+    except BaseException:
+        os.unlink(new)
+        raise

@@ -1,0 +1,99 @@
+"""Making the plan that is kept: what a run came to, as far as the next one can take it over; see `resilience.plan`.
+
+Only a composition that went well, without a warning and without a secret, and that comes to plain functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from resilience import plan, plugins
+from resilience.errors import ResilienceError
+from resilience.ports import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from resilience.runtime import Opened, Runtime
+
+
+def keep(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str]]) -> bool:
+    """Keep what a runtime came to, and tell whether that was done."""
+    try:
+        fields = _fields(runtime, opened, verbs)
+    except ResilienceError:
+        return False
+    if fields is None:
+        return False
+    names = [fields["storage"]]
+    names += [value for _, value, _ in fields["observers"] if value is not None]
+    names += [value for value, _ in verbs.values()]
+    return plan.keep(runtime.environ, fields, names)
+
+
+def _fields(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str]]) -> dict[str, Any] | None:
+    configuration, scheme = runtime.configuration, opened.url.partition(":")[0]
+    if not configuration.core.plan or not configuration.is_open(runtime.environ, scheme):
+        return None
+    observers = opened.observers or []
+    installed = plugins.installed(plugins.OBSERVER)
+    if not installed.keys() <= {label for label, _ in observers}:
+        return None  # one was left out
+    hooks = plain(opened.storage, opened.ports, [observer for _, observer in observers])
+    if hooks is None:
+        return None
+    settings = None
+    kind = plugins.storage_class(scheme)
+    if (model := getattr(kind, "Settings", None)) is not None:
+        settings = configuration.storage_values(scheme, model)
+        if settings is None:
+            return None
+    return {
+        "url": opened.url if runtime.is_default_place else None,
+        "storage": plugins.installed(plugins.STORAGE)[scheme].value,
+        "settings": None if settings is None else [_portable(settings[0]), settings[1]],
+        "timeout": runtime.timeout,
+        "max_staleness": configuration.core.max_staleness,
+        "hooks": hooks[0],
+        "observers": [
+            [label, installed[label].value if label in installed else None, told]
+            for (label, _), told in zip(observers, hooks[1], strict=True)
+        ],
+        "policies": _policies(runtime),
+        "verbs": {name: list(where) for name, where in verbs.items()},
+    }
+
+
+def _policies(runtime: Runtime) -> dict[str, list[object]]:
+    """Return the settings of the policies that take checked values: where each is found, for all, and by name."""
+    found: dict[str, list[object]] = {}
+    for kind, entry_point in plugins.installed(plugins.POLICY).items():
+        try:
+            policy = plugins.load(entry_point)
+            if hasattr(policy, "from_values"):
+                values = runtime.configuration.policy_values(kind, policy.settings_model())
+                if values is not None:
+                    found[kind] = [entry_point.value, *map(_portable, values)]
+        except (ResilienceError, TypeError):
+            continue  # it goes the long way each time
+    return found
+
+
+def _portable(value: object) -> Any:
+    """Return a value as JSON gives it back.
+
+    :raises TypeError: JSON has no form for it.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in cast("Iterable[object]", value)]
+    if isinstance(value, dict):
+        return {_key(name): _portable(item) for name, item in cast("Mapping[object, object]", value).items()}
+    raise TypeError(f"JSON has no form for a {type(value).__name__}")
+
+
+def _key(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError("JSON has names of text only")
+    return name

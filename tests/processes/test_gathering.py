@@ -1,0 +1,124 @@
+"""What eight processes gather between them: a healthy dependency stays closed, a broken one opens; nothing is lost."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from processes.support import METHODS, Crowd, breaker
+
+from resilience import CircuitOpenError, CircuitState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from resilience import CircuitBreaker
+
+
+@pytest.fixture(scope="module")
+def eight() -> Iterator[Crowd]:
+    with Crowd(METHODS[0], 8) as eight:
+        yield eight
+
+
+def shared(url: str, name: str, gather: float | None = None) -> CircuitBreaker:
+    given = {} if gather is None else {"gather": gather}
+    minimum = 1000 if name == "exact" else 10
+    return breaker(url, name, window="time", window_duration=600, minimum_calls=minimum, **given)
+
+
+def call(url: str, name: str, gather: float | None, well: bool, times: int = 1) -> int:  # noqa: FBT001 - as sent to processes
+    """Call a dependency that is well or not; return how many calls were let in."""
+    guarded = shared(url, name, gather)
+    let_in = 0
+    for _ in range(times):
+        try:
+            with guarded:
+                let_in += 1
+                if not well:
+                    raise ConnectionError
+        except ConnectionError:
+            pass
+        except CircuitOpenError:
+            return let_in
+    return let_in
+
+
+@pytest.mark.parametrize("gather", [None, 1.0, 0.0])
+@pytest.mark.parametrize("last", range(8))
+def test_nine_failures_each_open_it_whoever_fails_last(eight: Crowd, url: str, gather: float | None, last: int) -> None:
+    """Of all together: no process by itself reaches `minimum_calls`."""
+    order = [member for member in range(8) if member != last] + [last]
+    let_in = [eight.one(member, call, url, "failing", gather, False, 9) for member in order]
+    assert sum(let_in) == 10
+    assert shared(url, "failing").status().state == CircuitState.OPEN
+
+
+@pytest.mark.parametrize("gather", [None, 1.0])
+@pytest.mark.timeout(300)
+def test_one_broken_process_of_eight_does_not_open_it(eight: Crowd, url: str, gather: float | None) -> None:
+    """12.5 % failures at a threshold of 50 %, fifty times."""
+    rounds = 20
+    for trial in range(50):
+        name = f"trial {trial}"
+        for turn in range(rounds):
+            broken = trial % 8
+            let_in = eight.each([(call, url, name, gather, member != broken or turn == 0, 1) for member in range(8)])
+            assert let_in == [1] * 8, f"trial {trial}, turn {turn}: {shared(url, name).status()}"
+        eight.run(settle, url, name, gather)
+        status = shared(url, name, gather).status()
+        assert status.state == CircuitState.CLOSED
+        assert (status.failure_count, status.success_count) == (rounds - 1, 7 * (rounds - 1) + 8)
+
+
+def settle(url: str, name: str, gather: float | None) -> None:
+    shared(url, name, gather).status()
+
+
+def test_with_gather_0_every_count_is_exact(eight: Crowd, url: str) -> None:
+    jobs = [(call, url, "exact", 0.0, member != 3, 25) for member in range(8)]
+    assert eight.each(jobs) == [25] * 8
+    status = shared(url, "exact", 0.0).status()
+    assert (status.failure_count, status.success_count) == (25, 175)
+
+
+def leave(url: str) -> None:
+    """Gather in a child that ends by itself."""
+    pid = os.fork()
+    if pid:
+        assert os.waitpid(pid, 0)[1] == 0
+        return
+    try:
+        call(url, "leaving", 60.0, True, 5)
+        atexit._run_exitfuncs()
+    except BaseException:  # noqa: BLE001 - only its status is seen
+        os._exit(1)
+    os._exit(0)
+
+
+def test_what_was_gathered_is_committed_at_exit(eight: Crowd, url: str) -> None:
+    eight.run(leave, url)
+    assert shared(url, "leaving").status().success_count == 40
+
+
+def fork_between(url: str) -> None:
+    """Gather, fork, gather on both sides, end both."""
+    call(url, "forking", 60.0, True, 5)
+    pid = os.fork()
+    try:
+        call(url, "forking", 60.0, True, 3)
+        settle(url, "forking", 60.0)
+    except BaseException:
+        if pid == 0:
+            os._exit(1)
+        raise
+    if pid == 0:
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_child_leaves_to_its_parent_what_the_parent_gathered(eight: Crowd, url: str) -> None:
+    eight.run(fork_between, url)
+    assert shared(url, "forking").status().success_count == 8 * (5 + 3 + 3)

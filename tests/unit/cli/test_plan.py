@@ -1,0 +1,562 @@
+"""The kept plan: every verb answers the same with it and without, and it is never taken when anything differs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from resilience import CircuitBreaker, Runtime, hookimpl, plan, plugins
+from resilience.cli import grammar, parser
+from resilience.cli.arguments import FOR, JSON, NAME, NAMES, REASON
+from resilience.cli.run import OPTIONS
+from resilience.cli.verbs import Argument, Verb
+from resilience_circuit_breaker.policy import CircuitBreakerPolicy
+from resilience_memory import MemoryStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from unit.cli.command_line import Done, Install, Run
+
+class PlainStorage(MemoryStorage):
+    """A storage of somebody else, without settings."""
+
+
+class WatchingObserver:
+    """An observer that pluggy has to call, as it wraps the others."""
+
+    @hookimpl(wrapper=True)
+    def resilience_load(self) -> Generator[None, object, object]:
+        return (yield)
+
+
+class PlainBrokenObserver:
+    @hookimpl
+    def resilience_transition(self, transition: object) -> None:
+        raise ZeroDivisionError("in the observer")
+
+
+class DeafObserver:
+    def __init__(self) -> None:
+        raise ZeroDivisionError("no ears")
+
+
+def kept() -> Path:
+    place = plan.place(os.environ)
+    assert place is not None
+    return Path(*place)
+
+
+def forbid_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(path: object) -> object:
+        raise AssertionError("looked for plugins")
+
+    monkeypatch.setattr(plugins, "_entry_points", look)
+
+
+# --- the same answer --------------------------------------------------------------------------------------------------
+
+LINES = (
+    "check a",
+    "check a --json",
+    "check a --token",
+    "success a",
+    "failure a --error=timeout",
+    "failure a",
+    "failure a",
+    "check a",
+    "check a --json",
+    "status a",
+    "status",
+    "status --json",
+    "run a -- true",
+    "run b -- false",
+    "run b false",
+    "run c -- no-such-command",
+    "open b --for 10m --reason x",
+    "close b",
+    "disable b",
+    "reset b",
+    "success b --token 0",
+    "success b --token nonsense",
+    "check",
+    "check --no-such-option a",
+    "chek a",
+    "open b --for soon",
+    "check --help",
+    "config b",
+    "config --json",
+    "plugins",
+    "--version",
+)
+"""Each verb, and each way to go wrong."""
+
+_TIMES = re.compile(
+    r"[0-9.]+ s\b|\b\d{9,}(?:\.\d+)?|@[0-9a-f]{8}|\b[0-9a-f]{16,}\S*|\"(?:retry_after|\w+_time|opened_at)\": [0-9.]+"
+)
+
+
+def answers(run: Run, lines: Sequence[str] = LINES) -> list[Done]:
+    return [run(*line.split()) for line in lines]
+
+
+def timeless(done: Sequence[Done]) -> list[tuple[object, ...]]:
+    return [tuple(_TIMES.sub("…", part) if isinstance(part, str) else part for part in each) for each in done]
+
+
+def test_every_verb_answers_the_same_with_a_plan(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RESILIENCE_PLAN", "0")
+    without = answers(run)
+    assert not kept().exists()
+    monkeypatch.setenv("RESILIENCE_PLAN", "1")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    run("status")
+    assert kept().exists()
+    monkeypatch.setenv("RESILIENCE_STORAGE", f"file://{tmp_path}/storage")
+    run("status")
+    before = kept().read_bytes()
+    told = answers(run, [line for line in LINES if not line.startswith(("config", "plugins"))])
+    expected = [done for line, done in zip(LINES, without, strict=True) if not line.startswith(("config", "plugins"))]
+    assert timeless(told) == timeless(expected)
+    assert kept().read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RESILIENCE_STORAGE", "fil:///x"),
+        ("RESILIENCE_STORAGE", "file"),
+        ("RESILIENCE_STORAGE", ""),
+        ("RESILIENCE_STORAGE", "file://host/x"),
+        ("RESILIENCE_STORAGE", "file:///x\ny"),
+        ("RESILIENCE_STORAG", "file:"),
+        ("RESILIENCE_FILE__DURABILITY", "some"),
+        ("RESILIENCE_CIRCUIT_BREAKER__FAILURE_THRESHOLD", "0"),
+        ("RESILIENCE_POLICIES__A__CIRCUIT_BREAKER__RESET_TIMEOUT", "never"),
+        ("resilience_storage", "file:"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_told_whatever_was_kept(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("RESILIENCE_STORAGE", f"file://{os.environ['XDG_STATE_HOME']}/storage")
+    assert run("check", "a").status == 0
+    monkeypatch.setenv(variable, value)
+    with_plan = run("check", "a")
+    kept().unlink()
+    assert with_plan == run("check", "a")
+    assert with_plan.status == 78
+    assert not kept().exists()
+
+
+def test_what_variables_and_code_say_binds_with_a_plan_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENCE_CIRCUIT_BREAKER__FAILURE_THRESHOLD", "4")
+    monkeypatch.setenv("RESILIENCE_POLICIES__ONE__CIRCUIT_BREAKER__FAILURE_THRESHOLD", "1")
+    with Runtime():
+        CircuitBreaker("made", failure_threshold=2, reset_timeout="30s").force_open()
+    run("close", "made")
+    forbid_looking(monkeypatch)
+    run("failure", "one")
+    assert run("check", "one").status == 75
+    for name, threshold in (("made", 2), ("other", 4)):
+        for _ in range(threshold):
+            assert run("check", name).status == 0
+            run("failure", name)
+        assert run("check", name).status == 75
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"failure_threshold": None},
+        {"failure_threshold": 0},
+        {"failure_threshold": 2.5},
+        {"reset_timeout": "soon"},
+        {"reset_timeout_jitter": "0.5"},
+        {"reset_timeout": 60, "reset_timeout_max": 30},
+    ],
+)
+def test_values_that_the_settings_model_would_change_or_refuse_are_left_to_it(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        policy: Any = CircuitBreakerPolicy
+        policy.from_values(values)
+
+
+# --- taken only if nothing differs ------------------------------------------------------------------------------------
+
+
+def test_a_plan_spares_the_search_for_plugins(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("failure", "a")
+    forbid_looking(monkeypatch)
+    assert run("status", "a").status == 0
+    assert run("check", "a").status == 0
+
+
+def found() -> bool:
+    return plan.find(os.environ) is not None
+
+
+def test_a_variable_that_differs_makes_a_plan_void(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("check", "a")
+    assert found()
+    for variable in ("RESILIENCE_STORAGE_TIMEOUT", "HOME", "XDG_STATE_HOME", "resilience_x"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, "1")
+            assert not found()
+    assert found()
+    monkeypatch.setenv("OTHER", "1")
+    assert found()
+
+
+def test_a_place_for_modules_that_changed_makes_a_plan_void(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = tmp_path / "modules"
+    place.mkdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
+    run("check", "a")
+    assert found()
+    (place / "new.dist-info").mkdir()
+    assert not found()
+
+
+@pytest.mark.parametrize(
+    ("where", "what"), [(sys, "version"), (sys, "prefix"), (plan, "__version__"), (plan, "_FORMAT")]
+)
+def test_another_interpreter_or_library_makes_a_plan_void(
+    run: Run, monkeypatch: pytest.MonkeyPatch, where: object, what: str
+) -> None:
+    run("check", "a")
+    assert found()
+    monkeypatch.setattr(where, what, "other")
+    assert not found()
+
+
+def test_a_module_of_the_plan_that_changed_makes_it_void(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "a_storage.py").write_text("from resilience_memory import MemoryStorage as Mine\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(modules)])
+    install("resilience.storage", "mine", "a_storage:Mine")
+    monkeypatch.setenv("RESILIENCE_STORAGE", "mine:")
+    assert run("check", "a").status == 0
+    assert found()
+    with (modules / "a_storage.py").open("a") as module:
+        module.write("# changed\n")
+    assert not found()
+
+
+# --- whom it trusts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o622])
+def test_a_plan_that_others_may_touch_is_not_read(run: Run, mode: int) -> None:
+    run("check", "a")
+    kept().chmod(mode)
+    assert not found()
+    assert run("check", "a").status == 0
+    assert kept().stat().st_mode & 0o777 == 0o600
+    assert found()
+
+
+def test_a_plan_in_a_folder_that_others_may_enter_is_neither_read_nor_written(run: Run) -> None:
+    run("check", "a")
+    kept().parent.chmod(0o755)
+    assert not found()
+    kept().unlink()
+    assert run("check", "a").status == 0
+    assert not kept().exists()
+
+
+def test_file_and_folder_are_for_this_user_alone(run: Run) -> None:
+    run("check", "a")
+    assert kept().stat().st_mode & 0o777 == 0o600
+    assert kept().parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_plan_of_another_user_is_not_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("check", "a")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert not found()
+
+
+def test_a_link_is_not_followed(run: Run, tmp_path: Path) -> None:
+    run("check", "a")
+    kept().rename(tmp_path / "elsewhere")
+    kept().symlink_to(tmp_path / "elsewhere")
+    assert not found()
+    assert run("check", "a").status == 0
+    assert not kept().is_symlink()
+
+
+@pytest.mark.parametrize("special", ["folder", "pipe"])
+def test_what_is_no_file_is_not_waited_for(run: Run, special: str) -> None:
+    run("check", "a")
+    kept().unlink()
+    if special == "folder":
+        kept().mkdir()
+    else:
+        os.mkfifo(kept(), 0o600)
+    assert not found()
+    assert run("check", "a").status == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 100, b"\xff", b"[]", b"{}", b"[1,2,3]", b"null", b'"', b"[" * 100_000, b"[NaN, [], {}]", b"9" * 5000],
+)
+def test_what_is_no_plan_is_composed_anew(run: Run, content: bytes) -> None:
+    run("check", "a")
+    whole = kept().read_bytes()
+    kept().write_bytes(content)
+    assert not found()
+    assert run("check", "a").status == 0
+    assert kept().read_bytes() == whole
+
+
+def test_a_plan_that_was_cut_off_anywhere_is_composed_anew(run: Run) -> None:
+    run("check", "a")
+    whole = kept().read_bytes()
+    for end in range(0, len(whole), 97):
+        kept().write_bytes(whole[:end])
+        assert not found()
+
+
+def test_a_plan_that_names_what_there_is_not_is_composed_anew(run: Run) -> None:
+    run("check", "a")
+    whole = kept().read_text()
+    kept().write_text(whole.replace("resilience_filelock:FileStorage", "resilience_filelock:NoStorage"))
+    assert found()
+    assert run("check", "a").status == 0
+    kept().write_text(whole.replace('CircuitBreakerPolicy", "check"', 'NoPolicy", "check"'))
+    assert run("check", "a").status == 0
+
+
+def test_without_a_home_there_is_no_plan(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "")
+    assert plan.place(os.environ) is None
+    assert not found()
+    assert not plan.keep(os.environ, {}, [])
+    assert run("check", "a").status == 0
+
+
+def test_a_place_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert run("check", "a").status == 0
+    assert not found()
+
+
+def test_a_write_that_fails_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert run("check", "a").status == 0
+    assert list(kept().parent.iterdir()) == []
+
+
+# --- what is not kept -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RESILIENCE_PLAN", "0"),
+        ("RESILIENCE_PLAN", "false"),
+        ("RESILIENCE_MEMORY__PASSWORD", "hunter2"),
+        ("RESILIENCE_CIRCUIT_BREAKER__FAILURE_ON", "a://user:hunter2@host:X"),
+    ],
+)
+def test_nothing_is_kept_that_is_not_wanted_or_not_checked(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    run("check", "a")
+    assert not kept().exists()
+
+
+def test_a_variable_that_nothing_knows_is_warned_of_each_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENCE_UNKNOWN", "warn")
+    monkeypatch.setenv("RESILIENCE_SECRET", "hunter2")
+    first = run("check", "a")
+    assert "RESILIENCE_SECRET" in first.err
+    assert run("check", "a") == first
+    assert not kept().exists()
+
+
+def test_the_url_of_the_storage_is_not_kept(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install("resilience.storage", "plain", "unit.cli.test_plan:PlainStorage")
+    monkeypatch.setenv("RESILIENCE_STORAGE", "plain://user:hunter2@host/")
+    assert run("check", "a").status == 0
+    assert "hunter2" not in kept().read_text()
+    assert found()
+    monkeypatch.setenv("RESILIENCE_STORAGE", "plain://user:other@host/")
+    assert found()
+    assert run("check", "a").status == 0
+
+
+@pytest.mark.parametrize("observer", ["WatchingObserver", "DeafObserver"])
+def test_a_composition_that_pluggy_has_a_part_in_or_that_went_wrong_is_not_kept(
+    run: Run, install: Install, observer: str
+) -> None:
+    install("resilience", "observing", f"unit.cli.test_plan:{observer}")
+    first = run("check", "a")
+    assert first.status == 0
+    assert not kept().exists()
+    assert run("check", "a") == first
+
+
+def test_an_observer_is_told_with_a_plan_too(run: Run, install: Install) -> None:
+    install("resilience", "broken", "unit.cli.test_plan:PlainBrokenObserver")
+    told = [run(verb, "x") for verb in ("open", "close", "open")]
+    assert found()
+    assert [done.err for done in told] == [
+        "resilience: warning: observer failed (broken): ZeroDivisionError: in the observer\n"
+    ] * 3
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+def test_starts_at_the_same_time_leave_one_whole_plan() -> None:
+    line = [sys.executable, "-m", "resilience", "check", "a"]
+    started = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
+    for process in started:
+        assert process.communicate(timeout=60) == (b"", b"")
+        assert process.returncode == 0
+    assert [path.name for path in kept().parent.iterdir()] == [kept().name]
+
+
+# --- what is imported -------------------------------------------------------------------------------------------------
+
+HEAVY = {
+    "argparse",
+    "asyncio",
+    "dataclasses",
+    "enum",
+    "filelock",
+    "importlib.metadata",
+    "inspect",
+    "json",
+    "logging",
+    "pathlib",
+    "pluggy",
+    "pydantic",
+    "pydantic_settings",
+    "re",
+    "signal",
+    "subprocess",
+    "typing",
+}
+
+_SAY = "import sys; from resilience.cli import main; main(sys.argv[1:]); sys.stderr.write(' '.join(sys.modules))"
+
+
+def imported(*words: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {_SAY}", *words],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("words", [("check", "a"), ("check", "a", "--token"), ("check", "b")])
+def test_a_verb_that_only_asks_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+    imported(*words)
+    assert imported(*words) & HEAVY == set()
+
+
+def test_a_verb_that_reports_imports_nothing_heavy_but_the_lock() -> None:
+    imported("check", "a")
+    with_lock = imported("failure", "a") & HEAVY
+    assert "filelock" in with_lock
+    assert with_lock.isdisjoint({"argparse", "importlib.metadata", "pluggy", "pydantic", "pydantic_settings"})
+
+
+def test_the_marks_and_the_facade_import_nothing() -> None:
+    code = "import sys; import resilience; resilience.hookimpl; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    assert set(done.stdout.split()) & HEAVY == set()
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def nothing(_shell: object, _arguments: object) -> int:
+    return 0
+
+
+VERB = Verb("try", "Try.", nothing, NAME, FOR, REASON, JSON, Argument("-n", "--max-count", help="", convert=int))
+MANY = Verb("many", "Try.", nothing, NAMES, JSON)
+MAYBE = Verb("maybe", "Try.", nothing, Argument("NAME", help="", nargs="?", default="x"), *OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("verb", "line"),
+    [
+        (VERB, "a"),
+        (VERB, "a --for 10m --json"),
+        (VERB, "--for=10m a --reason=x=y"),
+        (VERB, "--json --reason r a -n 3"),
+        (VERB, "a --max-count=4 --max-count 5"),
+        (VERB, "a --reason="),
+        (MANY, ""),
+        (MANY, "a b a"),
+        (MANY, "a --json b"),
+        (MAYBE, ""),
+        (MAYBE, "a --timeout 3s --ok-status 1,2"),
+    ],
+)
+def test_plain_words_mean_what_argparse_makes_of_them(verb: Verb, line: str) -> None:
+    words = line.split()
+    expected = vars(grammar.parser(verb).parse_intermixed_args(words))
+    read = parser._plainly(verb, words)
+    assert read is not None
+    assert vars(read) == expected
+    assert {name: type(value) for name, value in vars(read).items()} == {
+        name: type(value) for name, value in expected.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "a b", "a --no", "a --jso", "a --json=1", "a --for", "a --for -1", "a -n3", "a --", "a --for soon", "-h"],
+)
+def test_what_is_more_than_plain_is_left_to_argparse(line: str) -> None:
+    assert parser._plainly(VERB, line.split()) is None
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        Argument("X", help="", nargs=2),
+        Argument("X", help="", choices=["a"]),
+        Argument("X", help="", dest="y"),
+        Argument("--x", help="", nargs="*"),
+        Argument("--x", help="", action="append"),
+        Argument("--x", help="", convert=int, default="3"),
+    ],
+)
+def test_an_argument_that_is_more_than_plain_is_left_to_argparse(argument: Argument) -> None:
+    assert parser._plainly(Verb("x", "X.", nothing, argument), ["a"]) is None

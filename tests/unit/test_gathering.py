@@ -1,0 +1,510 @@
+"""Outcomes that are gathered in a process: when they are committed, and that none is lost or counted twice."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from storages import Faulty, Recorder, install
+
+from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Runtime, StorageLockTimeout
+from resilience.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+    from pathlib import Path
+
+MIDDLE = 1_000_000_002.0
+"""The middle of a bucket of six seconds."""
+
+
+@pytest.fixture(autouse=True)
+def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(MIDDLE)
+
+
+@pytest.fixture
+def told() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(params=["faulty", "threaded", "awaited"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"{request.param}:{tmp_path}"
+
+
+@pytest.fixture
+def process(url: str, clock: ManualClock, told: Recorder) -> Iterator[Callable[[], Runtime]]:
+    """Make what another process would have: a runtime of its own on the same storage."""
+    made: list[Runtime] = []
+
+    def another() -> Runtime:
+        made.append(Runtime(storage=url, clock=clock, observers=[told], environ={}))
+        return made[-1]
+
+    yield another
+    for runtime in made:
+        runtime.close()
+
+
+@pytest.fixture
+def here(process: Callable[[], Runtime]) -> Runtime:
+    return process()
+
+
+@pytest.fixture
+def there(process: Callable[[], Runtime]) -> CircuitBreaker:
+    return make(process())
+
+
+def make(runtime: Runtime, window: Any = "time", **settings: Any) -> CircuitBreaker:
+    return CircuitBreaker("payments", runtime=runtime, window=window, **settings)
+
+
+def succeed(breaker: CircuitBreaker, times: int = 1) -> None:
+    for _ in range(times):
+        assert breaker.call(lambda: 1) == 1
+
+
+def fail(breaker: CircuitBreaker) -> None:
+    def failing() -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        breaker.call(failing)
+
+
+def commits(breaker: CircuitBreaker) -> int:
+    version = breaker.status().version
+    return 0 if version is None else int(version.partition("@")[0])
+
+
+class TestWhen:
+    def test_they_wait_for_the_next_call_after_gather_seconds(
+        self, here: Runtime, there: CircuitBreaker, clock: ManualClock
+    ) -> None:
+        breaker = make(here, gather=0.5)
+        succeed(breaker, 5)
+        clock.advance(0.4)
+        succeed(breaker)
+        assert commits(there) == 0
+        clock.advance(0.1)
+        assert commits(there) == 0
+        succeed(breaker)
+        status = there.status()
+        assert (status.success_count, commits(there)) == (6, 1)
+
+    def test_a_failure_takes_them_with_it(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+        succeed(breaker, 9)
+        fail(breaker)
+        status = there.status()
+        assert (status.success_count, status.failure_count, status.failure_rate) == (9, 1, 0.1)
+        assert commits(there) == 1
+
+    def test_the_sixty_fourth_commits_all(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+        succeed(breaker, 63)
+        assert commits(there) == 0
+        succeed(breaker)
+        assert (there.status().success_count, commits(there)) == (64, 1)
+
+    @pytest.mark.parametrize(("size", "limit"), [(100, 10), (10, 1), (15, 1), (2000, 64)])
+    def test_a_tenth_of_a_window_of_calls_commits_all(
+        self, here: Runtime, process: Callable[[], Runtime], size: int, limit: int
+    ) -> None:
+        settings = {"window_size": size, "minimum_calls": 5}
+        breaker, there = make(here, "count", **settings), make(process(), "count", **settings)
+        succeed(breaker, limit - 1)
+        assert commits(there) == 0
+        succeed(breaker)
+        assert (there.status().success_count, commits(there)) == (limit, 1)
+
+    def test_past_the_edge_of_their_bucket(self, here: Runtime, there: CircuitBreaker, clock: ManualClock) -> None:
+        breaker = make(here, gather=30)
+        succeed(breaker, 3)
+        clock.advance(6)
+        succeed(breaker)
+        assert there.status().success_count == 3
+
+    def test_a_call_that_ends_in_another_bucket_than_it_began_in(
+        self, here: Runtime, there: CircuitBreaker, clock: ManualClock
+    ) -> None:
+        breaker = make(here, gather=30)
+        succeed(breaker)  # what a success means here is known from now on
+        assert breaker.call(lambda: clock.advance(6)) is None
+        breaker.status()
+        assert there.status().success_count == 2
+        clock.advance(54)  # the bucket of the first has left the window, that of the second has not
+        assert there.status().success_count == 1
+
+    def test_before_the_next_decision_when_another_process_asks(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here, gather=30)
+        succeed(breaker, 4)
+        fail(there)
+        succeed(breaker)
+        assert there.status().success_count == 4
+
+    def test_a_commit_of_successes_alone_asks_for_no_answer(
+        self, here: Runtime, there: CircuitBreaker, process: Callable[[], Runtime]
+    ) -> None:
+        breaker, third = make(here, gather=30), make(process(), gather=30)
+        succeed(breaker, 4)
+        succeed(third, 3)
+        third.status()
+        succeed(breaker)
+        assert there.status().success_count == 3
+
+    def test_at_status(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+        succeed(breaker, 3)
+        assert breaker.status().success_count == 3
+        assert there.status().success_count == 3
+
+    def test_at_the_end_also_of_a_guard_that_is_gone(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+        succeed(breaker, 3)
+        del breaker
+        gc.collect()
+        here.close()
+        assert there.status().success_count == 3
+
+    def test_with_gather_0_each_is_committed(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here, gather=0)
+        for count in range(1, 6):
+            succeed(breaker)
+            assert (there.status().success_count, commits(there)) == (count, count)
+
+    def test_when_the_clock_goes_back(self, here: Runtime, there: CircuitBreaker, clock: ManualClock) -> None:
+        breaker = make(here, gather=0.5)
+        succeed(breaker, 2)
+        clock.jump_wall(-1)
+        succeed(breaker)
+        assert there.status().success_count == 2
+
+
+class TestWhich:
+    def test_a_call_that_takes_too_long_is_not_gathered(
+        self, here: Runtime, process: Callable[[], Runtime], clock: ManualClock
+    ) -> None:
+        settings = {"slow_call_rate_threshold": 0.5, "slow_call_duration": 2, "gather": 60}
+        breaker, there = make(here, **settings), make(process(), **settings)
+        for seconds in (1, 2):
+            breaker.call(clock.advance, seconds)
+        assert commits(there) == 0
+        breaker.call(clock.advance, 2.5)
+        status = there.status()
+        assert (status.success_count, status.slow_count) == (3, 1)
+
+    def test_a_result_that_is_a_failure_is_not_gathered(self, here: Runtime, there: CircuitBreaker) -> None:
+        def is_error(result: int) -> bool:
+            return result == 500
+
+        breaker = make(here, failure_if=is_error)
+        for result in (200, 404, 500):
+            assert breaker.call(abs, result) == result
+        status = there.status()
+        assert (status.success_count, status.failure_count) == (2, 1)
+
+    def test_reports_by_hand_are_gathered(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+        breaker.record_success()
+        breaker.acquire().success()
+        with breaker:
+            pass
+        assert commits(there) == 0
+        assert breaker.status().success_count == 3
+
+    def test_coroutines_and_generators_too(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+
+        @breaker
+        async def one() -> int:
+            return 1
+
+        @breaker
+        async def several() -> AsyncGenerator[int]:
+            yield 1
+            yield 2
+
+        @breaker
+        def few() -> Iterator[int]:
+            yield 1
+
+        async def work() -> None:
+            assert await one() == 1
+            assert [item async for item in several()] == [1, 2]
+            async with breaker:
+                pass
+
+        asyncio.run(work())
+        assert list(few()) == [1]
+        assert commits(there) == 0
+        assert breaker.status().success_count == 4
+
+    def test_those_of_an_earlier_epoch_are_late(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+        succeed(breaker, 3)
+        there.reset()
+        succeed(breaker)
+        status = breaker.status()
+        assert (status.success_count, status.late_count) == (1, 3)
+
+
+class TestLock:
+    def test_they_are_owed_again_if_it_cannot_be_had(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+        storage: Faulty = here.opened.storage
+        succeed(breaker, 3)
+        storage.plan("lock", StorageLockTimeout("somebody has it"))
+        assert breaker.status().success_count == 0
+        succeed(breaker)
+        assert breaker.status().success_count == 4
+        assert there.status().success_count == 4
+
+    def test_no_call_is_kept_out_for_it(
+        self, here: Runtime, there: CircuitBreaker, clock: ManualClock, told: Recorder
+    ) -> None:
+        breaker = make(here)
+        storage: Faulty = here.opened.storage
+        succeed(breaker, 3)
+        storage.always = {"lock": StorageLockTimeout("somebody has it")}
+        for _ in range(3):
+            clock.advance(0.2)
+            succeed(breaker)
+        assert told.names == ["degraded"]
+        storage.always = {}
+        clock.advance(1.1)
+        succeed(breaker)
+        assert told.names == ["degraded", "recovered"]
+        assert (there.status().success_count or 0) >= 3
+
+    def test_a_save_whose_outcome_is_not_known_is_not_repeated(
+        self, here: Runtime, there: CircuitBreaker, clock: ManualClock
+    ) -> None:
+        def saved_and_cut(well: Callable[..., object], *arguments: object) -> None:
+            well(*arguments)
+            raise OSError("cut")
+
+        breaker = make(here)
+        storage: Faulty = here.opened.storage
+        succeed(breaker, 3)
+        storage.plan("save", saved_and_cut)
+        storage.plan("asave", saved_and_cut)
+        breaker.status()
+        clock.advance(1.1)
+        succeed(breaker)
+        here.close()
+        assert there.status().success_count in {3, 4}  # the one that was let in on the private copy may be there too
+
+
+class TestThreads:
+    @pytest.mark.parametrize("gather", [0.0, 0.05, 60.0])
+    def test_many_lose_nothing(self, process: Callable[[], Runtime], tmp_path: Path, gather: float) -> None:
+        with Runtime(storage=(tmp_path / "state").as_uri(), environ={}, storage_timeout=30) as runtime:
+            breaker = make(runtime, window_duration=3600, gather=gather)
+
+            def work() -> None:
+                succeed(breaker, 300)
+
+            threads = [threading.Thread(target=work) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert make(runtime, window_duration=3600).status().success_count == 2400
+
+
+class TestRejections:
+    def opened(self, here: Runtime, **settings: Any) -> CircuitBreaker:
+        breaker = make(here, failure_threshold=1, **settings)
+        fail(breaker)
+        return breaker
+
+    def reject(self, breaker: CircuitBreaker, times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(CircuitOpenError):
+                breaker.call(lambda: 1)
+
+    def test_they_are_told_at_most_once_a_second(
+        self, here: Runtime, there: CircuitBreaker, clock: ManualClock
+    ) -> None:
+        breaker = self.opened(here)
+        before = commits(there)
+        for _ in range(10):
+            self.reject(breaker, 7)
+            clock.advance(0.3)
+        told = commits(there) - before
+        assert 2 <= told <= 3
+        assert 50 <= (there.status().rejected_count or 0) < 70
+        assert breaker.status().rejected_count == 70
+        assert there.status().rejected_count == 70
+
+    @pytest.mark.parametrize("window", ["consecutive", "count"])
+    def test_whatever_the_window(self, here: Runtime, window: str) -> None:
+        breaker = self.opened(here, window=window)
+        self.reject(breaker, 5)
+        assert breaker.status().rejected_count == 5
+
+    def test_probes_that_got_no_permit_count(self, here: Runtime, there: CircuitBreaker, clock: ManualClock) -> None:
+        breaker = self.opened(here, half_open_max_calls=1, reset_timeout=10)
+        clock.advance(10)
+        permit = breaker.acquire()
+        self.reject(breaker, 4)
+        permit.success()
+        assert there.status().rejected_count == 4
+
+    def test_the_probe_takes_them_with_it(self, here: Runtime, there: CircuitBreaker, clock: ManualClock) -> None:
+        breaker = self.opened(here, reset_timeout=10)
+        self.reject(breaker, 4)
+        before = commits(there)
+        clock.advance(10)
+        breaker.acquire()
+        assert (there.status().rejected_count, commits(there) - before) == (4, 1)
+        assert there.status().state == CircuitState.HALF_OPEN
+
+    def test_they_stay_owed_if_the_lock_cannot_be_had(self, here: Runtime) -> None:
+        breaker = self.opened(here)
+        storage: Faulty = here.opened.storage
+        self.reject(breaker, 3)
+        storage.plan("lock", StorageLockTimeout("somebody has it"))
+        assert breaker.status().rejected_count == 0
+        assert breaker.status().rejected_count == 3
+
+
+class TestDurations:
+    """What is measured of a call, where slow calls are judged."""
+
+    @pytest.fixture
+    def breaker(self, here: Runtime) -> CircuitBreaker:
+        return make(here, slow_call_rate_threshold=1.0, slow_call_duration=10, minimum_calls=100)
+
+    def slow(self, breaker: CircuitBreaker) -> tuple[int | None, int]:
+        status = breaker.status()
+        return status.slow_count, status.failure_count
+
+    def test_of_a_function(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        breaker.call(clock.advance, 10)
+        assert self.slow(breaker) == (0, 0)
+        breaker.call(clock.advance, 11)
+        assert self.slow(breaker) == (1, 0)
+
+    def test_of_one_that_fails(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        def failing() -> None:
+            clock.advance(11)
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            breaker.call(failing)
+        assert self.slow(breaker) == (1, 1)
+
+    def test_of_a_block(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        with breaker:
+            clock.advance(11)
+        assert self.slow(breaker) == (1, 0)
+
+    def test_of_a_permit(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        permit = breaker.acquire()
+        clock.advance(11)
+        permit.success()
+        assert self.slow(breaker) == (1, 0)
+        permit = breaker.acquire()
+        clock.advance(11)
+        permit.failure(duration=2)
+        assert self.slow(breaker) == (1, 1)
+
+    def test_of_a_coroutine(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        async def late() -> None:
+            clock.advance(11)
+
+        async def work() -> None:
+            await late()
+            async with breaker:
+                clock.advance(11)
+
+        asyncio.run(work())
+        assert self.slow(breaker) == (2, 0)
+
+    def test_of_a_task_that_was_cancelled(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        async def hanging() -> None:
+            clock.advance(11)
+            raise asyncio.CancelledError
+
+        async def work() -> None:
+            with pytest.raises(asyncio.CancelledError):
+                await breaker.acall(hanging)
+
+        asyncio.run(work())
+        assert self.slow(breaker) == (1, 0)
+
+    def test_of_a_generator_the_time_inside_it(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        def items(seconds: float) -> Iterator[int]:
+            for item in range(2):
+                clock.advance(seconds)
+                yield item
+
+        for seconds, slow in ((5, 0), (6, 1)):
+            for _ in items(seconds):
+                clock.advance(100)
+            assert self.slow(breaker) == (slow, 0)
+
+    def test_of_a_generator_that_is_sent_to(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        def talk() -> Generator[int, int, int]:
+            try:
+                answer = yield 1
+            except KeyError:
+                clock.advance(6)
+                answer = yield 2
+            clock.advance(6)
+            return answer
+
+        speaker = talk()
+        assert next(speaker) == 1
+        assert speaker.throw(KeyError("x")) == 2
+        with pytest.raises(StopIteration) as end:
+            speaker.send(3)
+        assert end.value.value == 3
+        assert self.slow(breaker) == (1, 0)
+        speaker = talk()
+        next(speaker)
+        speaker.close()  # neutral
+        assert self.slow(breaker) == (1, 0)
+
+    def test_of_an_async_generator_the_time_inside_it(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
+        @breaker
+        async def items(seconds: float) -> AsyncGenerator[int]:
+            for item in range(2):
+                clock.advance(seconds)
+                try:
+                    yield item
+                except KeyError:
+                    clock.advance(20)
+
+        async def work(seconds: float) -> None:
+            async for _ in items(seconds):
+                clock.advance(100)
+
+        asyncio.run(work(5))
+        assert self.slow(breaker) == (0, 0)
+        asyncio.run(work(6))
+        assert self.slow(breaker) == (1, 0)
+
+        async def throw() -> None:
+            generator = items(1)
+            await anext(generator)
+            await generator.athrow(KeyError("x"))
+            await generator.aclose()
+
+        asyncio.run(throw())
+        assert self.slow(breaker) == (1, 0)
