@@ -38,7 +38,20 @@ class Memo:
     memo that lets in also serves as the permit of such a call, which has no lease.
     """
 
-    __slots__ = ("_success", "cell", "owed", "quiet", "refusal", "since", "state", "until", "view", "word")
+    __slots__ = (
+        "cell",
+        "gathered",
+        "owed",
+        "quiet",
+        "refusal",
+        "room",
+        "since",
+        "state",
+        "success",
+        "until",
+        "view",
+        "word",
+    )
 
     lease = None
 
@@ -56,8 +69,12 @@ class Memo:
         """Where rejected calls are counted and successes gathered; `None`: there is neither."""
         self.quiet: bool | None = None
         """Whether a success changes nothing as long as the word is this one; `None`: nobody asked yet."""
-        self._success: Gathered | None = None
+        self.success: Gathered | None = None
         """What stands for each success that is gathered until `until`."""
+        self.gathered: list[Gathered] | None = None
+        """Where it goes without being judged; `None`: nowhere."""
+        self.room = 0
+        """So many may be gathered; with one more, all are committed."""
 
     @property
     def epoch(self) -> int:
@@ -79,6 +96,24 @@ class Memo:
             owed.rejected.append(None)
         return refusal.error(self.cell.key.name, now)
 
+    def takes(self, begun: float | None) -> bool:
+        """Gather the success of a call, which needs no report then; false where it must be reported.
+
+        :param begun: monotonic seconds, where durations matter.
+        """
+        gathered, success = self.gathered, self.success
+        if gathered is None or success is None or len(gathered) >= self.room:
+            return False
+        if not self.since <= self.cell.wall() < self.until:
+            return False
+        if begun is not None:
+            cell = self.cell
+            if cell.timer is not None and cell.timer() - begun > cell.policy.slow_after:
+                return False
+        # Whatever was committed meanwhile: it belongs to the epoch and the bucket that the call began in.
+        gathered.append(success)
+        return True
+
     def takes_success(self, duration: float | None) -> bool:
         """Whether a success needs no report: it changes nothing, or it was gathered.
 
@@ -87,23 +122,26 @@ class Memo:
         quiet = self.quiet
         if quiet is None:
             quiet = self._ask_policy()
-        cell, success, owed = self.cell, self._success, self.owed
-        if success is not None and owed is not None:
-            # Whatever was committed meanwhile: it belongs to the epoch and the bucket that the call began in.
-            policy = cell.policy
-            gathered = owed.gathered
-            if (
-                self.since <= cell.wall() < self.until
-                and (duration is None or duration <= policy.slow_after)
-                and len(gathered) + 1 < policy.gather_limit
-            ):
-                gathered.append(success)
-                return True
-            return False
+        if self.success is not None:
+            return self._adds(duration, self.room)
         try:
             return quiet and self.view[0] == self.word
         except ValueError:  # the storage released what it had mapped
             return False
+
+    def _adds(self, duration: float | None, room: int) -> bool:
+        """Gather a success if there is room for so many, and it is like the others."""
+        cell, owed = self.cell, self.owed
+        if (
+            owed is None
+            or self.success is None
+            or len(owed.gathered) >= room
+            or not self.since <= cell.wall() < self.until
+            or (duration is not None and duration > cell.policy.slow_after)
+        ):
+            return False
+        owed.gathered.append(self.success)
+        return True
 
     def _ask_policy(self) -> bool:
         """Find out what a success means here, once for all calls that this lets in."""
@@ -112,7 +150,10 @@ class Memo:
         step = policy.step(self.state, success)
         if step.keep == LATER and self.owed is not None:
             self.until = min(self.until, step.until)
-            self._success = (success, step.until)
+            self.success = (success, step.until)
+            self.room = policy.gather_limit - 1
+            if not policy.judges_results:
+                self.gathered = self.owed.gathered
         self.quiet = (
             step.keep == KEEP
             and not step.tells
@@ -126,13 +167,21 @@ class Memo:
     def report(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
         """As a permit: tell how the call went."""
         engine = self.cell.engine
-        if outcome != NEUTRAL and engine is not None:
+        if engine is None or outcome == NEUTRAL:
+            return
+        if outcome == SUCCESS and self._adds(duration, self.room + 1):
+            engine.settle(self.cell)  # it was the last that there was room for
+        else:
             engine.report(self.cell, outcome, self.epoch, None, error, duration)
 
     async def areport(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
         """Do what `report` does without blocking the event loop."""
         engine = self.cell.engine
-        if outcome != NEUTRAL and engine is not None:
+        if engine is None or outcome == NEUTRAL:
+            return
+        if outcome == SUCCESS and self._adds(duration, self.room + 1):
+            await engine.asettle(self.cell)
+        else:
             await engine.areport(self.cell, outcome, self.epoch, None, error, duration)
 
 

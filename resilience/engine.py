@@ -421,19 +421,34 @@ class Engine:
         return Reading(shown.state, cell.version, outage)
 
     def settle(self, cell: Cell, deadline: float | None = None) -> None:
-        """Commit what is owed to a key, if the storage answers; else it stays owed."""
+        """Commit what is owed to a key, if the storage answers; else it stays owed.  Raises nothing of a storage's.
+
+        :param deadline: monotonic seconds; the time-out from now if left out.
+        """
         if cell.owed:
-            outage, trying = self._outage(cell)
-            if outage is None:
-                until = self._clock.monotonic() + self._timeout if deadline is None else deadline
-                try:
-                    drive(cell.ports, self._commit(cell, (), until, patient=True, force=trying))
-                except StorageLockTimeout:
-                    pass
-                except ResilienceError as failure:
-                    self._could_not_record(cell, failure)
-                else:
-                    self._mend(cell, trying)
+            drive(cell.ports, self._settling(cell, deadline, patient=True))
+
+    async def asettle(self, cell: Cell) -> None:
+        """Do what `settle` does without blocking the event loop."""
+        if cell.owed:
+            await self._conduct(lambda patient: self._settling(cell, None, patient=patient))
+
+    def _settling(self, cell: Cell, deadline: float | None, *, patient: bool) -> Requests[None]:
+        outage, trying = self._outage(cell)
+        if outage is not None:
+            return
+        if deadline is None:
+            deadline = self._clock.monotonic() + self._timeout
+        try:
+            yield from self._commit(cell, (), deadline, patient=patient, force=trying)
+        except StorageLockTimeout:
+            if not patient:
+                self._retry_at_once(cell)
+                raise
+        except ResilienceError as failure:
+            self._could_not_record(cell, failure)
+        else:
+            self._mend(cell, trying)
 
     def settle_all(self) -> None:
         """Commit what is owed to any key, also by guards that are gone."""

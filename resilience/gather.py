@@ -98,11 +98,16 @@ class Owed:
 def _merged(gathered: list[Gathered]) -> list[Report]:
     """Make one report of each row of calls that share one object."""
     merged: list[Report] = []
-    alike: Gathered | None = None
-    for item in gathered:
-        if item is alike:
-            merged[-1].count += 1
-        else:
-            alike = item
-            merged.append(item[0].copy())
+    begin = 0
+    while begin < len(gathered):
+        alike = gathered[begin]
+        count = gathered.count(alike) if gathered[-1] is alike else 1  # mostly all are
+        if begin + count != len(gathered):
+            count = 1
+            while begin + count < len(gathered) and gathered[begin + count] is alike:
+                count += 1
+        report = alike[0].copy()
+        report.count = count
+        merged.append(report)
+        begin += count
     return merged

@@ -301,7 +301,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:
             is_quiet = permit.quiet and permit.view[0] == permit.word
         except ValueError:
             is_quiet = False
-        if not is_quiet:
+        if not is_quiet and not permit.takes(begun):
             judged = _returned(permit, result, begun)
             if judged is not None:
                 permit.report(*judged)
@@ -329,7 +329,7 @@ def _async_shell(guard: Guard, function: Callable[P, Awaitable[R]]) -> Callable[
             is_quiet = permit.quiet and permit.view[0] == permit.word
         except ValueError:  # the storage released what it had mapped
             is_quiet = False
-        if not is_quiet:
+        if not is_quiet and not permit.takes(begun):
             judged = _returned(permit, result, begun)
             if judged is not None:
                 await permit.areport(*judged)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pybreaker
 
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROUNDS = 41
-GOALS = {"closed call": 0.35, "rejection": 0.4, "failure": 4.0}
+GOALS = {
+    "closed call": 0.35,
+    "closed call, time window, gathered": 0.5,
+    "the same, slow calls judged": 0.6,
+    "closed call, count window, gathered": 0.6,
+    "rejection": 0.4,
+    "failure": 4.0,
+    "failure, time window": 5.0,
+}
 
 
 def work() -> int:
@@ -60,8 +68,8 @@ def contenders(url: str) -> dict[str, dict[str, tuple[Callable[[], object], bool
     """Who does what, whether it raises, and how often in one round."""
     runtime = Runtime(storage=url, environ={})
 
-    def ours(name: str, **settings: int) -> CircuitBreaker:
-        return CircuitBreaker(name, runtime=runtime, **settings)  # type: ignore[arg-type]  # numbers all
+    def ours(name: str, **settings: Any) -> CircuitBreaker:
+        return CircuitBreaker(name, runtime=runtime, **settings)
 
     open_ones = ours("open", failure_threshold=1, reset_timeout=100_000)
     open_ones.record_failure()
@@ -71,6 +79,9 @@ def contenders(url: str) -> dict[str, dict[str, tuple[Callable[[], object], bool
     except pybreaker.CircuitBreakerError:
         pass
     closed, failures = ours("closed"), ours("failures", failure_threshold=1_000_000)
+    timed, counted = ours("timed", window="time"), ours("counted", window="count", window_size=1000)
+    slow = ours("slow", window="time", slow_call_rate_threshold=0.5)
+    timed_failures = ours("timed failures", window="time", minimum_calls=1_000_000)
     theirs = pybreaker.CircuitBreaker()
     theirs_failures = pybreaker.CircuitBreaker(fail_max=1_000_000)
     return {
@@ -78,6 +89,18 @@ def contenders(url: str) -> dict[str, dict[str, tuple[Callable[[], object], bool
             "bare": (work, False, 20_000),
             "pybreaker": (theirs(work), False, 5_000),
             "resilience": (closed(work), False, 20_000),
+        },
+        "closed call, time window, gathered": {
+            "pybreaker": (theirs(work), False, 5_000),
+            "resilience": (timed(work), False, 6_400),
+        },
+        "the same, slow calls judged": {
+            "pybreaker": (theirs(work), False, 5_000),
+            "resilience": (slow(work), False, 6_400),
+        },
+        "closed call, count window, gathered": {
+            "pybreaker": (theirs(work), False, 5_000),
+            "resilience": (counted(work), False, 6_400),
         },
         "rejection": {
             "pybreaker": (theirs_open(work), True, 2_000),
@@ -87,6 +110,10 @@ def contenders(url: str) -> dict[str, dict[str, tuple[Callable[[], object], bool
             "bare": (failing, True, 5_000),
             "pybreaker": (theirs_failures(failing), True, 1_000),
             "resilience": (failures(failing), True, 500),
+        },
+        "failure, time window": {
+            "pybreaker": (theirs_failures(failing), True, 1_000),
+            "resilience": (timed_failures(failing), True, 500),
         },
     }
 
@@ -105,7 +132,7 @@ def measure(url: str, rounds: int) -> None:
         for name, taken in seconds.items():
             median = statistics.median(taken)
             goal = f"   goal {GOALS[task]}" if name == "resilience" else ""
-            print(f"  {task:12} {name:12} {median * 1e9:9.0f} {median / pace:7.3f}{goal}")
+            print(f"  {task:36} {name:12} {median * 1e9:9.0f} {median / pace:7.3f}{goal}")
 
 
 def imports(rounds: int) -> None:

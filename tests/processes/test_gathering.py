@@ -119,6 +119,25 @@ def fork_between(url: str) -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
+def fork_and_look(url: str, name: str) -> int | None:
+    """Gather, fork, and let the child say what it sees; the parent says nothing more."""
+    call(url, name, 60.0, True, 5)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, str(shared(url, name, 60.0).status().success_count).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        seen = int(answer.read())
+    assert os.waitpid(pid, 0)[1] == 0
+    return seen
+
+
+def test_what_was_gathered_is_committed_before_a_fork(eight: Crowd, url: str) -> None:
+    assert eight.one(0, fork_and_look, url, "before") == 5
+
+
 def test_a_child_leaves_to_its_parent_what_the_parent_gathered(eight: Crowd, url: str) -> None:
     eight.run(fork_between, url)
     assert shared(url, "forking").status().success_count == 8 * (5 + 3 + 3)
