@@ -213,7 +213,7 @@ class View:
     def is_current(self) -> bool:
         """Whether it is known, without I/O, to be what is committed."""
         is_current = self.snapshot.is_current
-        if type(is_current) is Word:
+        if isinstance(is_current, Word):
             try:
                 return is_current.view[0] == is_current.value
             except ValueError:
@@ -379,5 +379,15 @@ class Cell:
         if gather or decision is not None:
             memo.owed = owed = self.owing()
             owed.asked = step.asks
-        self.memo = memo
+        if self.engine is not None:  # else it was retired meanwhile, and the guard is to bind anew
+            self.memo = memo
         return memo
+
+    def follow(self, policy: Policy, clock: Clock) -> None:
+        """Decide by another policy from the next call on; state, permits and what is owed stay."""
+        self.policy = policy
+        self.timer = None if policy.slow_after == FOREVER else clock.monotonic
+        shadow = self.shadow
+        if shadow is not None:
+            shadow.follow(policy, clock)
+        self.memo = NEVER

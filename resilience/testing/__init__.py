@@ -1,54 +1,134 @@
-"""For tests of programs that use `resilience`, and of plugins for it."""
+"""For tests of programs that use `resilience`, and the proof of storages that others write for it.
+
+Names are imported when they are first used: pytest's plugin of this package is loaded by every run of pytest.
+`StorageConformance` and the fixtures need pytest (``pip install resilience-framework[testing]``), nothing else does.
+"""
 
 from __future__ import annotations
 
-import random
-import threading
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from resilience.testing.applications import Clean, Recorder, clean_runtime, forced_open
+    from resilience.testing.checks import Check, all_checks
+    from resilience.testing.conformance import StorageConformance
+    from resilience.testing.faulty import FaultyStorage
+    from resilience.testing.handle import Handle
+    from resilience.testing.history import (
+        Anomaly,
+        Diary,
+        Operation,
+        RecordedStorage,
+        check_history,
+        check_order,
+        check_replay,
+        check_versions,
+    )
+    from resilience.testing.linearizability import NotLinearizable, SearchTooLong, check_linearizable
+    from resilience.testing.manual_clock import ManualClock
+    from resilience.testing.report import Report, Result
+    from resilience.testing.runner import run, run_check
+    from resilience.testing.scheduler import Explored, Scenario, ScheduleFailed, explore, replay
+    from resilience.testing.subject import Subject
+    from resilience.testing.violations import Skipped, Violation
+    from resilience.testing.workers import Failed, Workers, wait_until
 
-__all__ = ["ManualClock"]
+KIT_VERSION = "1"
+"""The newest version of the suite for storages.
+
+A version is a fixed set of checks: no release adds a check to a version that was published, or makes one stricter.
+What is new gets the next version, and runs where an author asks for it (``kit = "2"``).
+"""
+
+_HOME = {
+    "Anomaly": "history",
+    "Check": "checks",
+    "Clean": "applications",
+    "Diary": "history",
+    "Explored": "scheduler",
+    "Failed": "workers",
+    "FaultyStorage": "faulty",
+    "Handle": "handle",
+    "ManualClock": "manual_clock",
+    "NotLinearizable": "linearizability",
+    "Operation": "history",
+    "RecordedStorage": "history",
+    "Recorder": "applications",
+    "Report": "report",
+    "Result": "report",
+    "Scenario": "scheduler",
+    "ScheduleFailed": "scheduler",
+    "SearchTooLong": "linearizability",
+    "Skipped": "violations",
+    "StorageConformance": "conformance",
+    "Subject": "subject",
+    "Violation": "violations",
+    "Workers": "workers",
+    "all_checks": "checks",
+    "check_history": "history",
+    "check_linearizable": "linearizability",
+    "check_order": "history",
+    "check_replay": "history",
+    "check_versions": "history",
+    "clean_runtime": "applications",
+    "explore": "scheduler",
+    "forced_open": "applications",
+    "replay": "scheduler",
+    "run": "runner",
+    "run_check": "runner",
+    "wait_until": "workers",
+}
+
+__all__ = [
+    "KIT_VERSION",
+    "Anomaly",
+    "Check",
+    "Clean",
+    "Diary",
+    "Explored",
+    "Failed",
+    "FaultyStorage",
+    "Handle",
+    "ManualClock",
+    "NotLinearizable",
+    "Operation",
+    "RecordedStorage",
+    "Recorder",
+    "Report",
+    "Result",
+    "Scenario",
+    "ScheduleFailed",
+    "SearchTooLong",
+    "Skipped",
+    "StorageConformance",
+    "Subject",
+    "Violation",
+    "Workers",
+    "all_checks",
+    "check_history",
+    "check_linearizable",
+    "check_order",
+    "check_replay",
+    "check_versions",
+    "clean_runtime",
+    "explore",
+    "forced_open",
+    "replay",
+    "run",
+    "run_check",
+    "wait_until",
+]
 
 
-class ManualClock:
-    """A clock that stands still until a test moves it: ``Runtime(storage="memory:", clock=ManualClock())``.
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'resilience.testing' has no attribute {name!r}")
+    from importlib import import_module
 
-    Random bits are drawn from a generator of its own, so that a test with the same seed sees the same tokens and the
-    same jitter.  Safe to use from many threads.
+    value = getattr(import_module(f"resilience.testing.{home}"), name)
+    globals()[name] = value
+    return value
 
-    :param now: wall-clock seconds that it begins with.
-    :param seed: of the random bits.
-    """
 
-    def __init__(self, now: float = 1_000_000_000.0, *, seed: int = 0) -> None:
-        self._lock = threading.Lock()
-        self._wall = now
-        self._monotonic = 0.0
-        self._random = random.Random(seed)  # noqa: S311 - a test wants them to come again
-
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-        return self._wall
-
-    def monotonic(self) -> float:
-        """Seconds that only `advance` moves."""
-        return self._monotonic
-
-    def draw(self) -> int:
-        """64 random bits, the same ones in the same order for the same seed."""
-        with self._lock:
-            return self._random.getrandbits(64)
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass.
-
-        :raises ValueError: `seconds` is negative; only the wall clock goes back, by `jump_wall`.
-        """
-        if seconds < 0:
-            raise ValueError(f"time does not go back ({seconds} s); a wall clock that is set back is jump_wall")
-        with self._lock:
-            self._wall += seconds
-            self._monotonic += seconds
-
-    def jump_wall(self, seconds: float) -> None:
-        """Set the wall clock forward, or back by a negative number of seconds; no time passes."""
-        with self._lock:
-            self._wall += seconds
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ import tomllib
 from importlib.metadata import entry_points, metadata, version
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def test_entry_points_load(group: str) -> None:
     found = {point.name: point for point in entry_points(group=group) if point.value in ours.values()}
     assert {name: point.value for name, point in found.items()} == ours
     for point in found.values():
-        assert isinstance(point.load(), type)
+        assert isinstance(point.load(), ModuleType if group == "pytest11" else type)
 
 
 def test_dependencies_are_three() -> None:

@@ -1,0 +1,380 @@
+"""What is declared as shared by processes is proven with processes: spawned, killed, stopped, forked."""
+
+from __future__ import annotations
+
+import os
+
+from resilience import clock
+from resilience.storage import Capability
+from resilience.testing.checks.concurrency import first_one, judge_birth, judge_counts, judge_readers
+from resilience.testing.checks.locking import need_lock, slack, subject_waits
+from resilience.testing.checks.registry import check
+from resilience.testing.history import WRITE, Anomaly, Diary, check_versions
+from resilience.testing.jobs import (
+    checked,
+    count,
+    first,
+    fork_beside,
+    hold,
+    loaded,
+    put,
+    read,
+    share,
+    touch,
+    try_lock,
+    write,
+    write_until_killed,
+)
+from resilience.testing.subject import Background
+from resilience.testing.violations import Violation
+from resilience.testing.workers import Failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from resilience.storage import Key
+    from resilience.testing.handle import Handle
+    from resilience.testing.history import Operation
+    from resilience.testing.subject import Subject
+
+FREED_WITHIN = 10.0
+"""Seconds after which the lock of a dead holder must be free; a lease may take its time."""
+
+
+@check("what one process commits, every other loads", after=("round_trip",))
+def check_visible(subject: Subject) -> None:
+    """Save here and load there, and the other way round."""
+    subject.need_processes()
+    key = subject.key()
+    saved = subject.handle.put(key, b'{"n": 1}')
+    there = subject.in_process(loaded, key)
+    if there != (saved.version, saved.payload):
+        raise _unseen(f"another process loads version {there[0]} after {saved.version} was saved here")
+    version = subject.in_process(put, key, b'{"n": 2}')
+    found = subject.handle.load(key)
+    if (found.version, found.payload) != (version, b'{"n": 2}'):
+        raise _unseen(f"this process loads version {found.version} after another one saved {version}")
+    for number, again in enumerate(subject.in_processes([(loaded, key)] * 2)):
+        if again != (version, b'{"n": 2}'):
+            raise _unseen(f"process {number} loads version {again[0]} after {version} was saved")
+
+
+def _unseen(what: str) -> Violation:
+    return Violation(
+        what,
+        "it declares PROCESSES, and each process has a breaker of its own",
+        "keep the records outside the process, and read them at each load; or drop PROCESSES from `capabilities`",
+    )
+
+
+@check(
+    "commits of 2 to 20 processes are counted exactly",
+    after=("visible", "conflicts", "lock_excludes_processes"),
+    limit=90,
+)
+def check_counts_processes(subject: Subject) -> None:
+    """Let processes commit at once."""
+    subject.need_processes()
+    for processes, times in subject.pick([(2, 40), (4, 15)], [(2, 150), (5, 60), (20, 15)]):
+        key = subject.key()
+        jobs = [(count, key, f"process {n}", times) for n in range(processes)]
+        judge_counts(subject, key, subject.in_processes(jobs, 45), times, f"{processes} processes")
+
+
+@check(
+    "of many processes that save a new key at once, one wins",
+    after=("visible", "conflicts", "lock_excludes_processes"),
+)
+def check_births_processes(subject: Subject) -> None:
+    """Let processes be born at once."""
+    subject.need_processes()
+    subject.workers.grow(4)
+    for _ in range(subject.pick(8, 25)):
+        key, at = subject.key(), clock.monotonic() + 0.04
+        answers = subject.in_processes([(first, key, f"process {n}", at) for n in range(4)])
+        judge_birth(subject, key, answers, "processes")
+
+
+@check(
+    "processes that load see whole, committed records, and never an older one",
+    after=("visible", "conflicts", "lock_excludes_processes"),
+    limit=60,
+)
+def check_readers_processes(subject: Subject) -> None:
+    """Let processes load while others commit."""
+    subject.need_processes()
+    key, seconds = subject.key(), subject.pick(0.4, 1.5)
+    first_one(subject, key)
+    jobs: list[tuple[Any, ...]] = [(write, key, f"writer {n}", seconds, n) for n in range(2)]
+    jobs += [(read, key, f"reader {n}", seconds) for n in range(2)]
+    judge_readers(subject, subject.in_processes(jobs, seconds + 25))
+
+
+@check("no process is kept from the lock by the others", after=("counts_processes",), limit=60)
+def check_fair_share(subject: Subject) -> None:
+    """Let processes commit for a while, each waiting as long as the engine does."""
+    subject.need_processes()
+    need_lock(subject)
+    worst = ""
+    for _ in range(3):  # a machine that has much else to do is unfair itself, now and then
+        worst = _slow_hand_over(subject) or _unfair(subject)
+        if not worst:
+            return
+    raise Violation(
+        worst,
+        "the engine waits for 0.25 s in all: a process that comes too late counts none of its failures",
+        "look again after some 20 µs, growing to a millisecond or two, not after 50 ms; or use a lock that queues",
+    )
+
+
+HAND_OVER = 0.01
+"""Seconds from the end of one holder to the beginning of the next, as the median of many, at most."""
+
+
+def _slow_hand_over(subject: Subject) -> str:
+    """Free a lock that another object waits for, at any moment of its waiting, and measure how long it goes on."""
+    key, other = subject.key(), subject.another()
+    delays: list[float] = []
+    for _ in range(15):
+        with subject.handle.lock(key):
+            waiting = Background(_got_at, other, key)
+            clock.sleep(subject.chance.uniform(0.001, 0.05))
+            freed = clock.monotonic()
+        delays.append(waiting.result(10.0) - freed)
+    median = sorted(delays)[len(delays) // 2]
+    subject.measured["a free lock to its next holder, s"] = median
+    return f"a waiter got a lock {median * 1000:.0f} ms after it was free" if median > HAND_OVER else ""
+
+
+def _got_at(handle: Handle, key: Key) -> float:
+    with handle.lock(key):
+        return clock.monotonic()
+
+
+def _unfair(subject: Subject) -> str:
+    """Let processes commit for a while."""
+    key, processes, seconds = subject.key(), 4, subject.pick(0.5, 1.0)
+    answers = subject.in_processes([(share, key, f"process {n}", seconds, 0.25) for n in range(processes)])
+    commits = [done for done, _, _ in answers]
+    late, longest = sum(late for _, late, _ in answers), max(longest for _, _, longest in answers)
+    subject.measured["longest wait of 4 processes for one lock, s"] = longest
+    if min(commits) >= sum(commits) / processes / 10 and late <= sum(commits) / 100:
+        return ""
+    return (
+        f"of {processes} processes that commit for {seconds:g} s, one made {min(commits)} and one {max(commits)}"
+        f" commits; {late} waits of 0.25 s were in vain"
+    )
+
+
+@check("the lock of a process that was killed is free", after=("lock_excludes_processes",), limit=45)
+def check_killed_holder(subject: Subject) -> None:
+    """Kill a process that holds the lock."""
+    subject.need_processes()
+    need_lock(subject)
+    key = subject.key()
+    with subject.signs() as signs:
+        worker = subject.begin(0, hold, key, signs / "held", signs / "never", 30.0, None)
+        subject_waits(signs / "held")
+        subject.workers.replace(worker)
+        begun = clock.monotonic()
+        trying = Background(try_lock, subject.handle, key, FREED_WITHIN)
+        free = trying.result(FREED_WITHIN + slack(subject) + 5)
+    seconds = clock.monotonic() - begun
+    if not free:
+        raise Violation(
+            f"the lock of a process that was killed is not free after {FREED_WITHIN:g} s",
+            "one process that dies at the wrong moment stops all others for good",
+            "use a lock that the system frees (flock, a connection's advisory lock), or a lease that runs out; a file"
+            " that stands for a lock outlives its maker",
+        )
+    subject.measured["lock of a killed holder free after, s"] = seconds
+    if seconds > 1:
+        subject.note(f"the lock of a killed holder took {seconds:.1f} s to be free; until then commits time out")
+
+
+@check(
+    "while the holder of the lock is stopped, the others answer in time; its late save harms nothing",
+    after=("killed_holder", "load_takes_no_lock"),
+)
+def check_stopped_holder(subject: Subject) -> None:
+    """Stop a process that holds the lock, and let it go on later."""
+    subject.need_processes()
+    subject.need_posix()
+    need_lock(subject)
+    handle, key = subject.handle, subject.key()
+    before = handle.put(key, b'{"n": 1}')
+    with subject.signs() as signs:
+        worker = subject.begin(0, hold, key, signs / "held", signs / "free", 20.0, b'{"n": "late"}')
+        subject_waits(signs / "held")
+        worker.stop()
+        try:
+            waiting = Background(try_lock, handle, key, 0.2)
+            loading = Background(handle.load, key, 0.2)
+            in_time = waiting.is_done(0.2 + slack(subject)) and loading.is_done(slack(subject))
+            taken = in_time and waiting.result(0.1)
+            seen = loading.result(0.1).version if in_time else None
+            if taken:  # a lease that ran out
+                before = handle.put(key, b'{"n": 2}')
+        finally:
+            worker.resume()
+        touch(signs / "free")
+        end: str = worker.answer()
+    if not in_time:
+        raise Violation(
+            "lock or load did not answer in time while the holder of the lock was stopped",
+            "one process that is stopped, swapped out or debugged stops all others",
+            "honour `timeout` in resilience_lock, and read without the lock",
+        )
+    found = handle.load(key)
+    if taken and end == "saved":
+        raise Violation(
+            "a holder whose lock had been given to somebody else saved over his commit",
+            "a commit that was acknowledged is lost",
+            "a lock that runs out needs `expected`: let save compare the stored version in the step that writes",
+        )
+    if (not taken and seen != before.version) or (end == "saved") != (found.payload == b'{"n": "late"}'):
+        raise Violation(
+            f"after a holder was stopped and went on ({end}), load gives {found.version}",
+            "the record is not what was committed last",
+            "let load give the last committed record, whoever holds the lock",
+        )
+
+
+@check("a forked child neither has its parent's lock nor frees it", after=("lock_excludes_processes",))
+def check_fork(subject: Subject) -> None:
+    """Fork a process that holds the lock; the child opens the storage anew, uses it and ends."""
+    subject.need_processes()
+    subject.need_posix()
+    need_lock(subject)
+    key = subject.key()
+    subject.handle.put(key, b"{}")
+    with subject.signs() as signs:
+        worker = subject.begin(0, fork_beside, subject.factory, key, signs / "held", signs / "free")
+        try:
+            _wait_for_sign(worker, signs / "held")
+            got = Background(try_lock, subject.handle, key, 0.0).result(slack(subject) + 5)
+            touch(signs / "free")
+            end: str = worker.answer(20)
+        except Failed as failed:
+            subject.workers.replace(worker)
+            raise _forked(str(failed)) from failed
+    if end != "well":
+        raise _forked(end)
+    if got:
+        raise _forked("a third process got the lock that the parent still held, after the child had ended")
+
+
+def _wait_for_sign(worker: Any, path: str) -> None:
+    end = clock.monotonic() + 20
+    while not os.path.exists(path) and not worker.pipe.poll(0) and clock.monotonic() < end:  # noqa: PTH110
+        clock.sleep(0.001)
+
+
+def _forked(what: str) -> Violation:
+    return Violation(
+        f"beside a fork: {what}",
+        "servers fork their workers; a child that frees what it inherited lets two commit at once, one that cannot open"
+        " the storage stops",
+        "open everything anew in a child (os.register_at_fork), free a lock only in the process that took it, and use"
+        " no connection that was made before the fork",
+    )
+
+
+@check("what it declares is shown, or it is said what cannot be shown here", after=("hooks",))
+def check_claims(subject: Subject) -> None:
+    """Say what was shown of each capability."""
+    declared = subject.capabilities
+    if Capability.PROCESSES not in declared:
+        subject.note("PROCESSES is not declared: everything was tested with threads of one process only")
+    if Capability.MACHINES in declared:
+        subject.note("MACHINES cannot be shown on one machine: what was shown is that processes share it")
+    if Capability.DURABLE in declared:
+        _survives(subject)
+        subject.note("DURABLE: what was committed survives the death of every process; the loss of power was not tried")
+
+
+def _survives(subject: Subject) -> None:
+    if not subject.is_shared:
+        raise Violation(
+            "it declares DURABLE without PROCESSES",
+            "what survives the loss of power survives the end of a process, and is there for the next one",
+            "declare both, or neither",
+        )
+    key = subject.key()
+    version = subject.in_process(put, key, b"{}")
+    subject.workers.replace(subject.workers.members[0])
+    if subject.in_process(loaded, key)[0] != version:
+        raise Violation(
+            "it declares DURABLE, and a record is gone after the process that saved it was killed",
+            "a restart closes every breaker",
+            "acknowledge a save only when it is written (fsync, a synchronous commit); or drop DURABLE",
+        )
+
+
+@check(
+    "writers that are killed at any moment lose nothing that was acknowledged, and damage nothing",
+    after=("killed_holder", "counts_processes"),
+    limit=90,
+)
+def check_killed_writers(subject: Subject) -> None:
+    """Kill one writer after the other."""
+    subject.need_processes()
+    key, kills = subject.key(), subject.pick(3, 16)
+    operations: list[Operation] = []
+    with subject.signs() as signs:
+
+        def hire(number: int) -> tuple[Any, str]:
+            path, seed = signs / f"diary {number}", subject.chance.getrandbits(32)
+            worker = subject.begin(len(at_work), write_until_killed, key, f"writer {number}", path, seed, limit=60)
+            return worker, path
+
+        at_work: list[tuple[Any, str]] = []
+        subject.workers.grow(kills + 2)
+        paths: list[str] = []
+        for number in range(kills + 2):
+            at_work.append(hire(number))
+            paths.append(at_work[-1][1])
+            if number >= 2:
+                worker, path = at_work.pop(0)
+                _wait_for_work(worker, path)
+                clock.sleep(subject.chance.random() * 0.003)  # any moment of its work
+                subject.workers.replace(worker)
+        for worker, _ in at_work:
+            subject.workers.replace(worker)
+        for number, path in enumerate(paths):
+            if os.path.exists(path):  # noqa: PTH110 - a path as text
+                operations += Diary.read(f"writer {number}", path)
+    found = subject.handle.load(key)
+    number, _ = checked(found)
+    done = [operation for operation in operations if operation.kind == WRITE and operation.version]
+    open_ones = [operation for operation in operations if operation.version is None]
+    try:
+        check_versions(operations)
+    except Anomaly as anomaly:
+        raise _harmed(str(anomaly).partition("\n")[0]) from anomaly
+    if not len(done) <= number <= len(done) + len(open_ones):
+        raise _harmed(f"{len(done)} commits were acknowledged and {len(open_ones)} cut short, {number} are counted")
+    subject.measured["commits beside kills"] = len(done)
+
+
+def _wait_for_work(worker: Any, path: str) -> None:
+    end = clock.monotonic() + 20
+    while not (os.path.exists(path) and os.path.getsize(path) > 1000):  # noqa: PTH110, PTH202 - a path as text
+        if worker.pipe.poll(0):
+            try:
+                worker.answer()
+            except Failed as failed:
+                raise _harmed(str(failed)) from failed
+        if clock.monotonic() > end:
+            raise _harmed("the writers that were left did not go on")
+        clock.sleep(0.0005)
+
+
+def _harmed(what: str) -> Violation:
+    return Violation(
+        f"after writers were killed: {what}",
+        "a process that dies takes what others counted with it, or leaves a record that nobody can read",
+        "make a commit one step: until it the old record stands whole, after it the new one; and acknowledge only after"
+        " it",
+    )

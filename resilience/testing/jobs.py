@@ -1,0 +1,312 @@
+"""What workers and threads do to a storage, for the checks of many at once.
+
+Every payload names the number that its commit must get, and carries a checksum: so a reader sees whether what it read
+is torn, mixed of two, or was never committed.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import signal
+from zlib import crc32
+
+from resilience import clock
+from resilience.errors import StorageConflict, StorageCorrupt, StorageLockTimeout
+from resilience.testing.handle import Handle
+from resilience.testing.history import READ, WRITE, Diary
+from resilience.testing.violations import Violation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from resilience.storage import Key, Snapshot, Version
+    from resilience.testing.handle import Factory
+    from resilience.testing.history import Operation
+
+POISON = "refused"
+"""Who wrote payloads that must never be read."""
+
+LOCK_WAIT = 10.0
+"""Seconds that a worker waits for a lock among many."""
+
+
+def payload_of(number: int, who: str, size: int = 0) -> bytes:
+    """Make a payload that can be checked."""
+    body = json.dumps({"number": number, "who": who, "fill": chr(97 + number % 26) * size})
+    return json.dumps({"sum": crc32(body.encode()), "body": body}).encode()
+
+
+def checked(snapshot: Snapshot) -> tuple[int, str]:
+    """Look at what was loaded: the number and who wrote it.
+
+    :raises Violation: it is torn, of another version, or was never committed.
+    """
+    payload, version = snapshot.payload, snapshot.version
+    if payload is None or version is None:
+        return 0, ""
+    try:
+        outer = json.loads(payload)
+        body: str = outer["body"]
+        whole = outer["sum"] == crc32(body.encode())
+        inner: dict[str, Any] = json.loads(body)
+    except (ValueError, KeyError, TypeError):
+        whole, inner = False, {}
+    if not whole:
+        raise Violation(
+            f"a load gave a torn record: {len(payload)} bytes that nobody saved as a whole, with version {version}",
+            "a breaker reads nonsense, sets the record aside as damaged and forgets that it was open",
+            "make a commit one step for readers: write beside the old record and then switch (a rename, one word, one"
+            " transaction); never write over what others may be reading",
+        )
+    if inner["who"] == POISON:
+        raise Violation(
+            "a load gave data of a save that was refused",
+            "readers act on a state that was never committed: a breaker is open here and closed there",
+            "check `expected` before anything is written where readers look, or write in a transaction that is rolled"
+            " back",
+        )
+    if inner["number"] != version.number:
+        raise Violation(
+            f"a load gave the payload of commit {inner['number']} with version number {version.number}",
+            "the engine compares versions: with the wrong one it overwrites a commit that it never saw, or serves a"
+            " state that is long gone",
+            "read and write payload and version together, in one step; count the version up by one with each commit",
+        )
+    found: tuple[int, str] = (inner["number"], inner["who"])
+    return found
+
+
+def add_one(handle: Handle, key: Key, who: str, diary: Diary, size: int = 0, deadline: float | None = None) -> Version:
+    """Commit once, as the engine does: lock, load, save what follows, again on a conflict."""
+    while True:
+        try:
+            with handle.lock(key, LOCK_WAIT):
+                snapshot = handle.load(key)
+                number, _ = checked(snapshot)
+                operation = diary.begin(WRITE, who)
+                try:
+                    saved = handle.save(key, payload_of(number + 1, who, size), snapshot.version)
+                except StorageConflict:
+                    raise
+                except BaseException:
+                    diary.abandon(operation)
+                    raise
+                diary.end(operation, saved.version)
+            assert saved.version is not None  # noqa: S101 - the handle looked; for the type checkers
+        except StorageConflict:
+            if deadline is not None and clock.monotonic() > deadline:
+                raise
+        else:
+            return saved.version
+
+
+def opened(factory: Factory, function: Callable[..., Any], *arguments: Any) -> Any:
+    """In a worker: open the storage, call a function with it, close it."""
+    handle = Handle.open(factory)
+    try:
+        return function(handle, *arguments)
+    finally:
+        handle.close()
+
+
+def count(handle: Handle, key: Key, who: str, times: int, seconds: float = 30.0) -> tuple[list[Operation], int]:
+    """Commit so many times; what was done, and how many conflicts there were under the lock."""
+    diary = Diary(who)
+    conflicts = 0
+    end = clock.monotonic() + seconds
+    while len(diary.operations) < times and clock.monotonic() < end:
+        try:
+            add_one(handle, key, who, diary, deadline=0.0)
+        except StorageConflict:
+            conflicts += 1
+    return diary.operations, conflicts
+
+
+def share(handle: Handle, key: Key, who: str, seconds: float, wait: float) -> tuple[int, int, float]:
+    """Commit for so long, waiting for the lock as long as the engine does: commits, time-outs, longest wait."""
+    done = late = 0
+    longest = 0.0
+    diary = Diary(who)
+    end = clock.monotonic() + seconds
+    while (now := clock.monotonic()) < end:
+        try:
+            with handle.lock(key, wait):
+                longest = max(longest, clock.monotonic() - now)
+                snapshot = handle.load(key)
+                handle.save(key, payload_of(checked(snapshot)[0] + 1, who), snapshot.version)
+            done += 1
+        except StorageConflict:
+            continue
+        except StorageLockTimeout:
+            late += 1
+        del diary.operations[:]
+    return done, late, longest
+
+
+def read(handle: Handle, key: Key, who: str, seconds: float) -> list[Operation]:
+    """Load again and again, and look at what comes."""
+    diary = Diary(who)
+    end = clock.monotonic() + seconds
+    last: tuple[Version, str] | None = None
+    while clock.monotonic() < end:
+        operation = diary.begin(READ)
+        try:
+            snapshot = handle.load(key)
+        except StorageCorrupt as error:
+            raise Violation(
+                f"a load beside writers raised StorageCorrupt: {error}",
+                "nobody damaged the record, it was only being written: the engine sets it aside and begins anew",
+                "make a commit one step for readers: write beside the old record and then switch",
+            ) from error
+        if snapshot.version is None:
+            raise Violation(
+                "a load beside writers found nothing, although a record was there all the time",
+                "the engine takes it for a breaker that is new: open becomes closed for a moment",
+                "replace a record in one step (os.replace, one transaction); never remove it before writing it anew",
+            )
+        seen = (snapshot.version, checked(snapshot)[1])
+        if last is not None and last[0] == seen[0] and last[1] != seen[1]:
+            raise Violation(
+                f"version {seen[0]} was read with two contents",
+                "a version names one content; the engine keeps what it decoded of it",
+                "let `save` commit under a new version only, in one step with the content",
+            )
+        last = seen
+        diary.end(operation, snapshot.version)
+        del diary.operations[2000:]
+    return diary.operations
+
+
+def write(handle: Handle, key: Key, who: str, seconds: float, seed: int) -> list[Operation]:
+    """Commit again and again, in many sizes, and try every now and then what must be refused."""
+    diary = Diary(who)
+    chance = random.Random(seed)  # noqa: S311 - sizes of payloads
+    end = clock.monotonic() + seconds
+    while clock.monotonic() < end:
+        size = chance.choice([0, 10, 300, 3000, 30000])
+        version = add_one(handle, key, who, diary, size, deadline=end + 5)
+        if chance.random() < 0.5:
+            refused(handle, key, version)
+    return diary.operations
+
+
+def refused(handle: Handle, key: Key, version: Version) -> None:
+    """Save with a version that was never stored: it must be refused, and nobody may read it."""
+    never = type(version)("never stored", version.number)
+    try:
+        with handle.lock(key, LOCK_WAIT):
+            handle.save(key, payload_of(version.number + 1, POISON), never)
+    except StorageConflict:
+        return
+    raise Violation(
+        "resilience_save took a record although `expected` was a version that was never stored",
+        "commits of other processes are overwritten: failures are lost and a breaker never opens",
+        "compare the stored version (incarnation and number) with `expected` in the same step that writes, and raise"
+        " StorageConflict if they differ",
+    )
+
+
+def first(handle: Handle, key: Key, who: str, at: float) -> list[Any]:
+    """Try, at a monotonic second, to be the first to save a key; the version, or `None`."""
+    handle.load(key)
+    clock.sleep(max(0.0, at - clock.monotonic()))
+    try:
+        with handle.lock(key, LOCK_WAIT):
+            version = handle.save(key, payload_of(1, who), None).version
+    except StorageConflict:
+        return [who, None]
+    return [who, version]
+
+
+def loaded(handle: Handle, key: Key) -> tuple[Version | None, bytes | None]:
+    """Load once."""
+    snapshot = handle.load(key)
+    return snapshot.version, snapshot.payload
+
+
+def put(handle: Handle, key: Key, payload: bytes) -> Version | None:
+    """Commit once over whatever is there."""
+    return handle.put(key, payload).version
+
+
+def try_lock(handle: Handle, key: Key, timeout: float) -> bool:
+    """Whether the lock could be had."""
+    try:
+        with handle.lock(key, timeout):
+            return True
+    except StorageLockTimeout:
+        return False
+
+
+def hold(handle: Handle, key: Key, held: str, free: str, seconds: float, payload: bytes | None) -> str:
+    """Hold the lock until the file `free` is there; say so by the file `held`; then save, if there is a payload."""
+    with handle.lock(key, LOCK_WAIT):
+        version = handle.load(key).version
+        touch(held)
+        end = clock.monotonic() + seconds
+        while not os.path.exists(free) and clock.monotonic() < end:  # noqa: PTH110 - a path as text
+            clock.sleep(0.001)
+        if payload is None:
+            return "held"
+        try:
+            handle.save(key, payload, version)
+        except StorageConflict:
+            return "conflict"
+        return "saved"
+
+
+def write_until_killed(handle: Handle, key: Key, who: str, path: str, seed: int) -> None:
+    """Commit for ever, and write each commit down before and after it."""
+    diary = Diary(who, path)
+    chance = random.Random(seed)  # noqa: S311 - sizes of payloads
+    while True:
+        add_one(handle, key, who, diary, chance.choice([0, 10, 300, 3000]))
+        diary.operations.clear()
+
+
+def fork_beside(handle: Handle, factory: Factory, key: Key, held: str, free: str) -> str:
+    """Hold the lock, fork a child that opens the storage anew, uses it and ends; hold on until `free` is there."""
+    with handle.lock(key, LOCK_WAIT):
+        child = os.fork()
+        if child == 0:
+            _in_the_child(factory, key, handle)
+        _, status = os.waitpid(child, 0)
+        found = os.waitstatus_to_exitcode(status)
+        if found == GOT_IT:
+            return "child got the lock"
+        if found != NOT_GOT:
+            return f"child ended with {found}"
+        touch(held)
+        end = clock.monotonic() + LOCK_WAIT
+        while not os.path.exists(free) and clock.monotonic() < end:  # noqa: PTH110 - a path as text
+            clock.sleep(0.001)
+        version = handle.load(key).version
+        handle.save(key, b"{}", version)
+    return "well"
+
+
+GOT_IT, NOT_GOT, BROKEN = 10, 11, 12
+
+
+def _in_the_child(factory: Factory, key: Key, inherited: Handle) -> None:  # pragma: no cover - it ends by `_exit`
+    status = BROKEN
+    try:
+        signal.setitimer(signal.ITIMER_REAL, LOCK_WAIT)
+        handle = Handle.open(factory)
+        handle.load(key)
+        status = GOT_IT if try_lock(handle, key, 0.0) else NOT_GOT
+        handle.close()
+        del handle, inherited
+        gc.collect()
+    finally:
+        os._exit(status)
+
+
+def touch(path: str) -> None:
+    """Make a file, as a sign."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))

@@ -1,0 +1,262 @@
+"""The storage under test: how it is made, what has been opened of it, which keys were used."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+import threading
+import uuid
+from contextlib import contextmanager
+from functools import cached_property
+
+from resilience import clock
+from resilience.storage import Capability, Key
+from resilience.testing.handle import Handle, as_factory
+from resilience.testing.jobs import opened
+from resilience.testing.violations import Skipped, Violation
+from resilience.testing.workers import Failed, shared
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from typing import Any, Self
+
+    from resilience.testing.handle import Factory
+    from resilience.testing.workers import Worker, Workers
+
+KIND = "conformance"
+"""The kind of the keys that the kit uses; a storage never has a policy of this name."""
+
+
+class Subject:
+    """A storage under test.
+
+    :param factory: makes a storage object each time it is called, all of them for the same records; it can be sent to
+        another process (`functools.partial` of the class).  Or a URL.
+    :param damage: called as ``damage(storage, key)``; damages the stored record of a key.
+    :param unreachable: makes storages of the same class whose store does not answer.
+    :param quick: fewer rounds and fewer processes.
+    :param seed: of all that is left to chance.
+    """
+
+    def __init__(
+        self,
+        factory: Factory | str,
+        *,
+        damage: Callable[[Any, Key], object] | None = None,
+        unreachable: Factory | str | None = None,
+        quick: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.factory = as_factory(factory)
+        self.damage = damage
+        self.unreachable = None if unreachable is None else as_factory(unreachable)
+        self.quick = quick
+        self.chance = random.Random(seed)  # noqa: S311 - a run can be repeated
+        self.notes: list[str] = []
+        self.measured: dict[str, float] = {}
+        self.keys: list[Key] = []
+        self._handles: list[Handle] = []
+
+    @cached_property
+    def handle(self) -> Handle:
+        """The storage, opened at first use."""
+        return self.another()
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What the storage declares."""
+        return frozenset(getattr(self.handle.storage, "capabilities", ()))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it declares that processes share it."""
+        return Capability.PROCESSES in self.capabilities
+
+    def another(self) -> Handle:
+        """Open a second object for the same records; for a storage of one process the same object again."""
+        if self._handles and not self.is_shared:
+            return self._handles[0]
+        handle = Handle.open(self.factory)
+        self._handles.append(handle)
+        return handle
+
+    def key(self, label: str = "record", kind: str = KIND, *, plain: bool = False) -> Key:
+        """Make a key that nothing is stored under; `plain`: exactly this name."""
+        key = Key(kind, label if plain else f"{label} {uuid.uuid4().hex[:12]}")
+        self.keys.append(key)
+        return key
+
+    def pick(self, quick: Any, full: Any) -> Any:
+        """Choose by how much time there is."""
+        return quick if self.quick else full
+
+    def note(self, text: str) -> None:
+        """Tell something that is no fault."""
+        self.notes.append(text)
+
+    def has_lock(self) -> bool:
+        """Whether it has a lock, and does not work by compare-and-set alone."""
+        return self.handle.has_lock(self.key("locks"))
+
+    # -- many at once ------------------------------------------------------------------------------------------------
+
+    def need_processes(self) -> None:
+        """Go on only with a storage that processes share.
+
+        :raises Skipped: it is not declared.
+        """
+        if not self.is_shared:
+            raise Skipped("the storage does not declare Capability.PROCESSES: it was tested with threads only")
+
+    def need_posix(self) -> None:
+        """Go on only where processes can be stopped and forked.
+
+        :raises Skipped: not here.
+        """
+        if os.name != "posix":  # pragma: no cover - tested on Linux
+            raise Skipped("needs signals and fork, which this system has not")
+
+    @property
+    def workers(self) -> Workers:
+        """Processes to work with, shared by all checks."""
+        return shared()
+
+    def in_processes(self, jobs: Sequence[tuple[Any, ...]], limit: float = 30.0) -> list[Any]:
+        """Let a process each open the storage and do a job: a function of `jobs.py` and its arguments.
+
+        :raises Violation: one of them found one, or did not end in time.
+        """
+        try:
+            return self.workers.each([(opened, self.factory, *job) for job in jobs], limit=limit)
+        except Failed as failed:
+            raise _stuck(failed) from failed
+
+    def in_process(self, function: Callable[..., Any], *arguments: Any, limit: float = 30.0) -> Any:
+        """Let one process open the storage and do a job."""
+        return self.in_processes([(function, *arguments)], limit)[0]
+
+    def begin(self, member: int, function: Callable[..., Any], *arguments: Any, limit: float = 30.0) -> Worker:
+        """Let a process open the storage and begin a job."""
+        try:
+            return self.workers.begin(member, opened, self.factory, function, *arguments, limit=limit)
+        except Failed as failed:
+            raise _stuck(failed) from failed
+
+    def in_threads(self, jobs: Sequence[tuple[Any, ...]], limit: float = 30.0) -> list[Any]:
+        """Let a thread each do a job with the open storage.
+
+        :raises Violation: one of them found one, or did not end in time.
+        """
+        with _switching_often():
+            threads = [Background(function, self.handle, *arguments) for function, *arguments in jobs]
+            end = clock.monotonic() + limit
+            return [thread.result(max(0.1, end - clock.monotonic())) for thread in threads]
+
+    def signs(self) -> Signs:
+        """Make a folder for signs between processes: files that are there or not."""
+        return Signs()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Remove what was stored, as far as the storage can, and close it."""
+        if self._handles:
+            for key in self.keys:
+                self._handles[0].remove(key)
+        self.keys.clear()
+        handles, self._handles = self._handles, []
+        self.__dict__.pop("handle", None)
+        for handle in handles:
+            try:
+                handle.close()
+            except Violation as violation:
+                self.note(str(violation.what))
+
+    def __enter__(self) -> Self:
+        """Return the subject."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+        self.close()
+
+
+class Signs:
+    """A folder for signs between processes."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="conformance-", ignore_cleanup_errors=True)
+
+    def __truediv__(self, name: str) -> str:
+        """Name a sign."""
+        return os.path.join(self._folder.name, name)  # noqa: PTH118 - sent to other processes as text
+
+    def __enter__(self) -> Self:
+        """Return the folder."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Remove it."""
+        self._folder.cleanup()
+
+
+class Background:
+    """A function in a thread of its own, which ends with the process at the latest."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._answer: tuple[bool, Any] | None = None
+        self._work = (function, arguments)
+        self._thread = threading.Thread(target=self._run, name="conformance", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        function, arguments = self._work
+        try:
+            self._answer = (True, function(*arguments))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            self._answer = (False, error)
+
+    def is_done(self, patience: float) -> bool:
+        """Wait for so many seconds; whether it ended."""
+        self._thread.join(patience)
+        return not self._thread.is_alive()
+
+    def result(self, patience: float) -> Any:
+        """Return what it returned, or raise what it raised.
+
+        :raises Violation: it did not end in `patience` seconds.
+        """
+        if not self.is_done(patience) or self._answer is None:
+            raise _stuck(Failed(f"a thread did not answer in {patience:.0f} s"))
+        well, answer = self._answer
+        if well:
+            return answer
+        raise answer
+
+
+def _stuck(failed: Failed) -> Violation:
+    if "Traceback" in str(failed) or "cannot be sent" in str(failed):
+        return Violation(
+            str(failed),
+            "the kit works with processes of its own, which make the storage by the factory",
+            "let the factory be importable there (functools.partial of the class, or a URL), and look at the traceback",
+        )
+    return Violation(
+        f"{failed}, although nothing holds a lock for long",
+        "a call that protects something must never hang: the engine gives up, the thread is lost",
+        "honour `timeout` in every hook, free the lock on every way out, and let no lock depend on who died",
+    )
+
+
+@contextmanager
+def _switching_often() -> Generator[None]:
+    """Let the interpreter switch between threads so often that a race is found."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

@@ -1,0 +1,26 @@
+"""What a check says: that the contract is broken, or that it could not look."""
+
+from __future__ import annotations
+
+
+class Violation(AssertionError):
+    """A storage broke the contract of a hook.
+
+    :param what: what was seen.
+    :param why: what goes wrong for users of the storage.
+    :param fix: what its author does about it.
+    """
+
+    def __init__(self, what: str, why: str, fix: str) -> None:
+        super().__init__(what, why, fix)
+        self.what = what
+        self.why = why
+        self.fix = fix
+
+    def __str__(self) -> str:
+        """All three, a line each."""
+        return f"{self.what}\n  why it matters: {self.why}\n  what to do:     {self.fix}"
+
+
+class Skipped(Exception):
+    """A check has nothing to look at; the message says why."""

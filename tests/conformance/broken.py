@@ -1,0 +1,758 @@
+"""Storages with one mistake each; every one is a mistake that somebody makes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from contextlib import contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from conformance.references import CasStorage, FolderStorage, damage_folder
+
+from resilience import Capability, Key, Snapshot, StorageConflict, StorageLockTimeout, Version, Word, clock, hookimpl
+from resilience_memory import MemoryStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+class NoLock(FolderStorage):
+    """A lock that locks nothing."""
+
+    @hookimpl
+    @contextmanager
+    def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
+        yield
+
+
+class LockOfThreads(FolderStorage):
+    """A `threading.Lock`, though processes share the records."""
+
+    locks: dict[Key, threading.Lock] = {}  # noqa: RUF012 - shared by all objects of the process
+
+    @hookimpl
+    @contextmanager
+    def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
+        lock = self.locks.setdefault(key, threading.Lock())
+        if not lock.acquire(timeout=timeout):
+            raise StorageLockTimeout(f"{key} is locked", key=key)
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class ComparesThenWrites(FolderStorage):
+    """Compare-and-set in two steps."""
+
+    @hookimpl
+    def resilience_lock(self, key: Key, timeout: float) -> Any:
+        return nullcontext()
+
+
+class IgnoresExpected(MemoryStorage):
+    """A save that writes whatever is stored."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        return super().resilience_save(key, payload, self._record(key).snapshot.version, expires_at, timeout)
+
+
+class TornSave(FolderStorage):
+    """A save in place, in two writes, without a checksum."""
+
+    def read(self, key: Key) -> tuple[bytes | None, Version | None]:
+        try:
+            head, _, payload = self.path(key).read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return None, None
+        fields = json.loads(head)
+        return payload, Version(fields["incarnation"], fields["number"])
+
+    def write(self, key: Key, payload: bytes, version: Version) -> None:
+        content = self.encode(key, payload, version)
+        descriptor = os.open(self.path(key), os.O_WRONLY | os.O_CREAT, 0o600)
+        os.pwrite(descriptor, content[:150], 0)
+        clock.sleep(0.0002)
+        os.pwrite(descriptor, content[150:], 150)
+        os.ftruncate(descriptor, len(content))
+        os.close(descriptor)
+
+
+class WritesInPlace(TornSave):
+    """A save that empties the file and writes it anew; what is empty is taken for nothing."""
+
+    pause_between = 0.0002
+
+    def read(self, key: Key) -> tuple[bytes | None, Version | None]:
+        try:
+            return super().read(key)
+        except ValueError:
+            return None, None
+
+    def write(self, key: Key, payload: bytes, version: Version) -> None:
+        with self.path(key).open("wb") as file:
+            file.flush()
+            clock.sleep(self.pause_between)
+            file.write(self.encode(key, payload, version))
+
+
+class SkipsVersions(MemoryStorage):
+    """A version that counts every write twice."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        saved = super().resilience_save(key, payload, expected, expires_at, timeout)
+        assert saved.version is not None
+        return self._record(key).put(payload, Version(saved.version.incarnation, 2 * saved.version.number))
+
+
+class StaleIsCurrent(MemoryStorage):
+    """A cache that nothing invalidates."""
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        found = super().resilience_load(key, timeout)
+        return Snapshot(found.payload, found.version, lambda: True)
+
+
+class StaleElsewhere(FolderStorage):
+    """`is_current` knows of the commits of this process only."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        _numbers[0] += 1
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        return Snapshot(*self.read(key), Word(_numbers, _numbers[0]))
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        saved = super().resilience_save(key, payload, expected, expires_at, timeout)
+        _numbers[0] += 1
+        return Snapshot(payload, saved.version, Word(_numbers, _numbers[0]))
+
+    @hookimpl
+    def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
+        _numbers[0] += 1
+        return super().resilience_delete(key, expected, timeout)
+
+
+_numbers = [0]
+
+
+class ShowsUncommitted(MemoryStorage):
+    """A save that writes first, compares then, and takes back what was wrong."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        record = self._record(key)
+        before = record.snapshot
+        version = Version(record.incarnation, 1 if before.version is None else before.version.number + 1)
+        saved = record.put(payload, version)
+        clock.sleep(0.0002)
+        if before.version != expected:
+            record.put(before.payload, before.version)
+            raise StorageConflict(f"{key} has {before.version}, not {expected}", key=key)
+        return saved
+
+
+class NeverFreesItsLock(MemoryStorage):
+    """A lock that is freed only if all goes well."""
+
+    @hookimpl
+    @contextmanager
+    def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
+        lock = self._record(key).lock
+        if not lock.acquire(timeout=timeout):
+            raise StorageLockTimeout(f"{key} is locked", key=key)
+        yield
+        lock.release()
+
+
+class FoldsNames(FolderStorage):
+    """File names made safe by leaving out what is not."""
+
+    def path(self, key: Key, suffix: str = "record") -> Any:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        safe = "".join(letter if letter.isalnum() else "_" for letter in f"{key.kind}-{key.name}".lower())
+        return self.folder / f"{safe[-180:]}.{suffix}"
+
+
+class LosesSaves(MemoryStorage):
+    """Writes behind: what it acknowledged is not there yet, or never."""
+
+    saves = 0
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        self.saves += 1
+        if self.saves % 10 or expected is None:
+            return super().resilience_save(key, payload, expected, expires_at, timeout)
+        return Snapshot(payload, Version(expected.incarnation, expected.number + 1))
+
+
+class PollsItsLock(FolderStorage):
+    """Looks every 50 ms whether the lock is free."""
+
+    pause = 0.05
+
+
+class LockFile(FolderStorage):
+    """A file that stands for the lock, and outlives who made it."""
+
+    @hookimpl
+    @contextmanager
+    def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
+        end = clock.monotonic() + timeout
+        path = self.path(key, "pid")
+        while True:
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                break
+            except FileExistsError:
+                if clock.monotonic() >= end:
+                    raise StorageLockTimeout(f"{key} is locked", key=key) from None
+                clock.sleep(self.pause)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+class NothingInsteadOfDamage(FolderStorage):
+    """Takes what it cannot read for nothing."""
+
+    def read(self, key: Key) -> tuple[bytes | None, Version | None]:
+        try:
+            return super().read(key)
+        except Exception:  # noqa: BLE001 - the mistake
+            return None, None
+
+
+class BeginsAgain(MemoryStorage):
+    """One incarnation for all lives of a record."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        self._record(key).incarnation = "always the same"
+        return super().resilience_save(key, payload, expected, expires_at, timeout)
+
+
+class IgnoresItsTimeout(MemoryStorage):
+    """Waits for the lock for as long as it takes."""
+
+    @hookimpl
+    @contextmanager
+    def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
+        with self._record(key).lock:
+            yield
+
+
+class GivesUpAtOnce(MemoryStorage):
+    """Tries for the lock once, whatever the time-out."""
+
+    @hookimpl
+    def resilience_lock(self, key: Key, timeout: float) -> Any:
+        return super().resilience_lock(key, 0)
+
+
+class LoadTakesTheLock(MemoryStorage):
+    """A load that waits for whoever commits."""
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        record = self._record(key)
+        if record.lock.locked() and threading.current_thread() is not self.holder:
+            with super().resilience_lock(key, timeout):
+                pass
+        return super().resilience_load(key, timeout)
+
+    holder: Any = None
+
+    @hookimpl
+    @contextmanager
+    def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
+        with super().resilience_lock(key, timeout):
+            self.holder = threading.current_thread()
+            yield
+            self.holder = None
+
+
+class ClaimsProcesses(MemoryStorage):
+    """Declares what it is not: shared by processes."""
+
+    capabilities = frozenset({Capability.PROCESSES, Capability.INLINE})
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self._records = _records.setdefault(url, {})
+
+
+_records: dict[str, Any] = {}
+
+
+class ClaimsPush(CasStorage):
+    """Declares PUSH, and has no is_current."""
+
+    capabilities = frozenset({Capability.PROCESSES, Capability.PUSH})
+
+
+class ClaimsInline(FolderStorage):
+    """Declares INLINE, and takes its time."""
+
+    capabilities = frozenset({Capability.PROCESSES, Capability.INLINE})
+
+    def write(self, key: Key, payload: bytes, version: Version) -> None:
+        clock.sleep(0.015)
+        super().write(key, payload, version)
+
+
+class Misspells(MemoryStorage):
+    """Declares what does not exist."""
+
+    capabilities: Any = frozenset({"process"})
+
+
+class RaisesItsOwn(MemoryStorage):
+    """Lets the error of its driver out."""
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        return {key: record.snapshot for key, record in self._records.items()}[key]
+
+
+class ReturnsNone(MemoryStorage):
+    """Returns `None` where nothing is stored."""
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Any:
+        found = super().resilience_load(key, timeout)
+        return None if found.version is None else found
+
+
+class KeepsText(MemoryStorage):
+    """Keeps payloads as text, with all spaces tidied."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        text = payload.decode("utf-8", "replace").strip().encode()
+        saved = super().resilience_save(key, text, expected, expires_at, timeout)
+        return Snapshot(payload, saved.version, saved.is_current)
+
+
+class WrongCurrent(MemoryStorage):
+    """A conflict that brings along what its caller wanted to save."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        try:
+            return super().resilience_save(key, payload, expected, expires_at, timeout)
+        except StorageConflict as conflict:
+            conflict.current = Snapshot(payload, expected or Version("none", 1))
+            raise
+
+
+class CountsMilliseconds(MemoryStorage):
+    """Takes the expiry for milliseconds."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        saved = super().resilience_save(key, payload, expected, expires_at, timeout)
+        if expires_at is not None and expires_at < clock.wall() * 1000:
+            self._record(key).forget()
+        return saved
+
+
+class DeletesAnything(MemoryStorage):
+    """A delete that does not look at the version."""
+
+    @hookimpl
+    def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
+        return super().resilience_delete(key, None, timeout)
+
+
+class ListsHashes(FolderStorage):
+    """Lists the names of its files."""
+
+    @hookimpl
+    def resilience_keys(self) -> list[Key]:
+        return [Key("conformance", path.stem) for path in self.folder.glob("*.record")]
+
+
+class ListsAll(MemoryStorage):
+    """Lists every key that it ever saw."""
+
+    @hookimpl
+    def resilience_keys(self) -> list[Key]:
+        return list(self._records)
+
+
+class DriftsAsync(CasStorage):
+    """asave was written a second time, and forgot to compare."""
+
+    @hookimpl
+    async def resilience_asave(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        current = self.resilience_load(key, timeout).version
+        return self.resilience_save(key, payload, current, expires_at, timeout)
+
+
+class LeaseWithoutCompare(FolderStorage):
+    """A lock that runs out, and a save that does not look whether it did."""
+
+    @hookimpl
+    @contextmanager
+    def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
+        end = clock.monotonic() + timeout
+        path = self.path(key, "lease")
+        while True:
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                break
+            except FileExistsError:
+                if clock.wall() - path.stat().st_mtime > 0.1:
+                    path.unlink(missing_ok=True)
+                elif clock.monotonic() >= end:
+                    raise StorageLockTimeout(f"{key} is locked", key=key) from None
+                clock.sleep(0.005)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def current(self, key: Key, expected: Version | None) -> Version | None:
+        return expected
+
+
+class ChildFreesTheLock(LockFile):
+    """Tidies up in every forked child, what is its parent's too."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        os.register_at_fork(after_in_child=self.tidy_up)
+
+    def tidy_up(self) -> None:
+        for path in self.folder.glob("*.pid"):
+            path.unlink()
+
+
+class ForgetsWhenKilled(WritesInPlace):
+    """The same as `WritesInPlace`, as a killed writer leaves it."""
+
+    pause_between = 0.004
+
+
+class ClaimsDurable(ClaimsProcesses):
+    """Declares DURABLE, and keeps its records in a process."""
+
+    capabilities = frozenset({Capability.PROCESSES, Capability.DURABLE})
+
+
+class DurableAlone(MemoryStorage):
+    """Declares DURABLE without PROCESSES."""
+
+    capabilities = frozenset({Capability.DURABLE})
+
+
+class MachinesAlone(MemoryStorage):
+    """Declares MACHINES without PROCESSES."""
+
+    capabilities = frozenset({Capability.MACHINES})
+
+
+class DeclaresATuple(MemoryStorage):
+    """Declares a tuple."""
+
+    capabilities: Any = (Capability.INLINE,)
+
+
+class ReadsACache(MemoryStorage):
+    """Every tenth load comes from a cache."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.loads = 0
+        self.cached: dict[Key, Snapshot] = {}
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        self.loads += 1
+        if self.loads % 10 == 0 and key in self.cached:
+            return self.cached[key]
+        found = super().resilience_load(key, timeout)
+        if self.loads % 100 < 2 and found.version is not None:
+            self.cached[key] = found
+        return found
+
+
+class MixesTwo(MemoryStorage):
+    """Reads version and payload one after the other."""
+
+    last: Snapshot | None = None
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        found = super().resilience_load(key, timeout)
+        before: Snapshot | None = self.last
+        self.last = found
+        if before is None or found.version in {None, before.version}:
+            return found
+        return found if before.payload is None else Snapshot(before.payload, found.version)
+
+
+class LockForShow(CasStorage):
+    """Works by compare-and-set, and has a lock that locks nothing."""
+
+    @hookimpl
+    def resilience_lock(self, key: Key, timeout: float) -> Any:
+        return suppress(InterruptedError)
+
+
+class ComparesSlowly(ComparesThenWrites):
+    """Compare-and-set in two steps, far apart."""
+
+    def write(self, key: Key, payload: bytes, version: Version) -> None:
+        clock.sleep(0.002)
+        super().write(key, payload, version)
+
+
+class DeleteWaits(MemoryStorage):
+    """A delete with a time-out of its own."""
+
+    @hookimpl
+    def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
+        return super().resilience_delete(key, expected, 60)
+
+
+class PollsOnceInFourSeconds(LockFile):
+    """Looks every four seconds whether the lock is free."""
+
+    pause = 4.0
+
+
+class DiscardsNothing(MemoryStorage):
+    """A discard that only takes note."""
+
+    @hookimpl
+    def resilience_discard(self, key: Key, reason: str, timeout: float) -> None:
+        pass
+
+
+class DiscardsAll(MemoryStorage):
+    """A discard that begins anew with everything."""
+
+    @hookimpl
+    def resilience_discard(self, key: Key, reason: str, timeout: float) -> None:
+        for record in self._records.values():
+            record.forget()
+
+
+class ForgetsOnClose(FolderStorage):
+    """Tidies up when it is closed."""
+
+    def close(self) -> None:
+        for path in self.folder.glob("*.record"):
+            path.unlink()
+
+
+class NewLifeEachTime(MemoryStorage):
+    """Draws an incarnation at each save."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        saved = super().resilience_save(key, payload, expected, expires_at, timeout)
+        assert saved.version is not None
+        return self._record(key).put(payload, Version(f"{id(saved):x}", saved.version.number))
+
+
+class NoIncarnation(MemoryStorage):
+    """Has no incarnation."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        saved = super().resilience_save(key, payload, expected, expires_at, timeout)
+        assert saved.version is not None
+        return self._record(key).put(payload, Version("", saved.version.number))
+
+
+class ConflictChanges(MemoryStorage):
+    """A save that is refused and leaves its mark."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        try:
+            return super().resilience_save(key, payload, expected, expires_at, timeout)
+        except StorageConflict:
+            record = self._record(key)
+            record.put(payload, Version(record.incarnation, 7))
+            raise
+
+
+class AlwaysConflicts(MemoryStorage):
+    """Compares with `is` instead of `==`."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        if expected is not None:
+            raise StorageConflict(f"{key}: another object", key=key)
+        return super().resilience_save(key, payload, expected, expires_at, timeout)
+
+
+class DriftingLoad(CasStorage):
+    """aload reads from elsewhere."""
+
+    @hookimpl
+    async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
+        return Snapshot(b"{}", Version("elsewhere", 1))
+
+
+class DriftingPlace(CasStorage):
+    """asave writes elsewhere."""
+
+    @hookimpl
+    async def resilience_asave(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        return self.resilience_save(Key("elsewhere", key.name), payload, expected, expires_at, timeout)
+
+
+class NotAwaitable(CasStorage):
+    """aload is no coroutine function."""
+
+    @hookimpl
+    def resilience_aload(self, key: Key, timeout: float) -> Any:
+        return self.resilience_load(key, timeout)
+
+
+class AwaitsBetween(CasStorage):
+    """asave compares, awaits, and then writes whatever is there by now."""
+
+    @hookimpl
+    async def resilience_asave(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        if self.resilience_load(key, timeout).version != expected:
+            raise StorageConflict(f"{key} changed", key=key)
+        await asyncio.sleep(0)
+        current = self.resilience_load(key, timeout)
+        number = 1 if expected is None else expected.number + 1
+        if current.version is not None and current.version.number >= number:
+            return Snapshot(payload, current.version)
+        return self.resilience_save(key, payload, expected, expires_at, timeout)
+
+
+class DoesNotAnswer(FolderStorage):
+    """Its store is away, and it says so much later."""
+
+    def read(self, key: Key) -> tuple[bytes | None, Version | None]:
+        clock.sleep(5)
+        raise OSError("the store does not answer")
+
+
+DAMAGE = {"damage": damage_folder}
+
+
+class Mistake(NamedTuple):
+    """One broken storage: its class, the check that finds it, how it tells."""
+
+    storage: Any
+    check: str
+    says: str
+    more: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+
+MISTAKES = [
+    Mistake(NoLock, "lock_excludes_threads", "got the lock while it was held"),
+    Mistake(LockOfThreads, "lock_excludes_processes", "another process got the lock while it was held"),
+    Mistake(ComparesThenWrites, "counts_threads", "updates are lost"),
+    Mistake(ComparesThenWrites, "counts_processes", "updates are lost"),
+    Mistake(IgnoresExpected, "conflicts", "resilience_save committed although"),
+    Mistake(TornSave, "readers_processes", "a load gave"),
+    Mistake(WritesInPlace, "readers_processes", "a load beside writers found nothing"),
+    Mistake(SkipsVersions, "versions", "the version of commit 1 has the number 2"),
+    Mistake(StaleIsCurrent, "is_current", "is_current() is still True for an old snapshot"),
+    Mistake(StaleElsewhere, "is_current_elsewhere", "another process made the record"),
+    Mistake(ShowsUncommitted, "readers_threads", "a load gave data of a save that was refused"),
+    Mistake(NeverFreesItsLock, "lock_is_freed", "the lock is still held after its block raised"),
+    Mistake(FoldsNames, "names", "leads to"),
+    Mistake(LosesSaves, "acknowledged", "was acknowledged with version"),
+    Mistake(PollsItsLock, "fair_share", "a waiter got a lock"),
+    Mistake(LockFile, "killed_holder", "the lock of a process that was killed is not free"),
+    Mistake(NothingInsteadOfDamage, "damaged", "a record was damaged, and load of it found nothing", DAMAGE),
+    Mistake(BeginsAgain, "born_again", "begin again in the same incarnation"),
+    Mistake(IgnoresItsTimeout, "lock_timeout", "resilience_lock still waits"),
+    Mistake(GivesUpAtOnce, "lock_timeout", "gave up after"),
+    Mistake(LoadTakesTheLock, "load_takes_no_lock", "raised StorageLockTimeout while somebody held the lock"),
+    Mistake(ClaimsProcesses, "visible", "another process loads version None"),
+    Mistake(ClaimsPush, "is_current", "it declares PUSH"),
+    Mistake(ClaimsInline, "speed", "it declares INLINE"),
+    Mistake(Misspells, "hooks", "`capabilities` has 'process'"),
+    Mistake(RaisesItsOwn, "nothing_stored", "resilience_load raised KeyError"),
+    Mistake(ReturnsNone, "nothing_stored", "resilience_load returned NoneType, not a Snapshot"),
+    Mistake(KeepsText, "round_trip", "load gives"),
+    Mistake(WrongCurrent, "conflicts", "StorageConflict.current is"),
+    Mistake(CountsMilliseconds, "expiry", "a record whose expiry is an hour from now is gone"),
+    Mistake(DeletesAnything, "delete", "removed a record of another version"),
+    Mistake(ListsHashes, "keys", "resilience_keys misses"),
+    Mistake(ListsAll, "keys", "which have no record"),
+    Mistake(ListsAll, "nothing_stored", "lists a key that was only loaded"),
+    Mistake(DriftsAsync, "awaitable", "asave committed although"),
+    Mistake(LeaseWithoutCompare, "stopped_holder", "saved over his commit"),
+    Mistake(ChildFreesTheLock, "fork", "child got the lock"),
+    Mistake(ForgetsWhenKilled, "killed_writers", "after writers were killed"),
+    Mistake(ClaimsDurable, "claims", "it declares DURABLE, and a record is gone"),
+    Mistake(DurableAlone, "claims", "it declares DURABLE without PROCESSES"),
+    Mistake(MachinesAlone, "hooks", "it declares MACHINES without PROCESSES"),
+    Mistake(DeclaresATuple, "hooks", "`capabilities` is a tuple"),
+    Mistake(ReadsACache, "readers_threads", "a load gave an old record"),
+    Mistake(MixesTwo, "readers_threads", "with version number"),
+    Mistake(IgnoresExpected, "readers_threads", "`expected` was a version that was never stored"),
+    Mistake(LockForShow, "counts_threads", "conflicted with the lock held"),
+    Mistake(ComparesSlowly, "births_threads", "threads were the first to save a new key"),
+    Mistake(ComparesSlowly, "births_processes", "processes were the first to save a new key"),
+    Mistake(DeleteWaits, "deadlines", "resilience_delete did not end in time"),
+    Mistake(PollsOnceInFourSeconds, "lock_is_handed_on", "a waiter did not get the lock"),
+    Mistake(DiscardsNothing, "discard", "a record that was set aside, the lock still held"),
+    Mistake(DiscardsAll, "discard", "another key's is gone"),
+    Mistake(ForgetsOnClose, "reopened", "an object that was made after the first was closed loads None"),
+    Mistake(NewLifeEachTime, "versions", "the incarnation changed with a save"),
+    Mistake(NoIncarnation, "versions", "the incarnation of a version is empty"),
+    Mistake(ConflictChanges, "conflicts", "a save that raised StorageConflict changed the record"),
+    Mistake(AlwaysConflicts, "round_trip", "raised StorageConflict"),
+    Mistake(ListsHashes, "names", "does not list"),
+    Mistake(DriftingLoad, "awaitable", "aload of a key that was never saved gives a record"),
+    Mistake(DriftingPlace, "awaitable", "load does not see what asave committed"),
+    Mistake(NotAwaitable, "awaitable", "returned Snapshot, not an awaitable"),
+    Mistake(AwaitsBetween, "counts_tasks", "8 tasks committed"),
+]
