@@ -46,10 +46,10 @@ def crowd(request: pytest.FixtureRequest) -> Iterator[Crowd]:
         yield crowd
 
 
-@pytest.fixture(scope="session")
-def crew() -> Iterator[Crowd]:
-    """A few processes for what needs no twenty of each kind."""
-    with Crowd(METHODS[0], 4) as crew:
+@pytest.fixture(scope="session", params=METHODS)
+def crew(request: pytest.FixtureRequest) -> Iterator[Crowd]:
+    """A few processes of each kind, for what needs no twenty."""
+    with Crowd(request.param, 4) as crew:
         yield crew
 
 

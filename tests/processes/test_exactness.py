@@ -157,7 +157,6 @@ def opens_once(crowd: Crowd, url: str, log: Path, name: str, threshold: int) -> 
 
 
 @pytest.mark.parametrize("threshold", [1, 3, 20])
-@pytest.mark.everywhere
 def test_a_threshold_crossed_by_twenty_at_once_is_one_transition(
     crowd: Crowd, url: str, tmp_path: Path, threshold: int
 ) -> None:
@@ -271,8 +270,7 @@ def switch(url: str, verb: str) -> None:
     guarded.record_failure() if verb == "open" else guarded.reset()
 
 
-@pytest.mark.everywhere
-def test_the_next_call_of_every_process_sees_it(crowd: Crowd, url: str) -> None:
+def sees_it(crowd: Crowd, url: str) -> None:
     everybody = range(len(crowd.members))
     assert crowd.run(call, url) == [True] * len(everybody)
     for who in everybody:
@@ -280,6 +278,10 @@ def test_the_next_call_of_every_process_sees_it(crowd: Crowd, url: str) -> None:
         assert not any(crowd.one(member, call, url) for member in everybody)
         crowd.one(who, switch, url, "close")
         assert all(crowd.one(member, call, url) for member in everybody)
+
+
+def test_the_next_call_of_every_process_sees_it(crowd: Crowd, url: str) -> None:
+    sees_it(crowd, url)
 
 
 # --- the tests are tested ---------------------------------------------------------------------------------------------
@@ -334,3 +336,4 @@ class TestWithoutTheLock:
         count_is_exact(crew, url, 5)
         opens_once(crew, url, tmp_path / "opens", "opens", 1)
         probes_once(crew, url, tmp_path / "probes", "probes", 1)
+        sees_it(crew, url)

@@ -30,9 +30,18 @@ def expired() -> CircuitStatus:
     )
 
 
+@pytest.mark.everywhere
+def test_a_few_processes(crew: Crowd, tmp_path: Path) -> None:
+    save_circuit(tmp_path, AGENT, expired())
+    assert crew.run(check_circuit, tmp_path, AGENT) == [True] * 4
+    assert load_circuit(tmp_path, AGENT).state is CircuitState.HALF_OPEN
+    crew.run(record_failure, tmp_path, AGENT)
+    after = load_circuit(tmp_path, AGENT)
+    assert (after.state, after.late_count) == (CircuitState.OPEN, 3)
+
+
 class TestManyProcesses:
     @pytest.mark.parametrize("count", [5, 20])
-    @pytest.mark.everywhere
     def test_an_expired_open_lets_all_in_and_makes_one_transition(
         self, crowd: Crowd, tmp_path: Path, count: int
     ) -> None:
@@ -85,7 +94,6 @@ class TestManyProcesses:
         assert number(after.version) - number(before.version) == 1
 
     @pytest.mark.parametrize("count", [3, 20])
-    @pytest.mark.everywhere
     def test_failures_from_closed(self, crowd: Crowd, tmp_path: Path, count: int) -> None:
         statuses = crowd.run(record_failure, tmp_path, AGENT, count=count)
         after = load_circuit(tmp_path, AGENT)
