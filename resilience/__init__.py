@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     from resilience.markers import hookimpl
     from resilience.permits import Permit
     from resilience.runtime import Runtime
-    from resilience.settings import Duration, PolicySettings, StorageSettings
+    from resilience.settings import Duration, ObserverSettings, PolicySettings, StorageSettings
     from resilience.storage import Capability, Key, Snapshot, Version, Word
     from resilience_circuit_breaker import (
         CircuitBreaker,
+        CircuitBreakerFamily,
         CircuitOpenError,
         CircuitState,
         CircuitStatus,
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Capability": "resilience.storage",
     "CircuitBreaker": "resilience_circuit_breaker",
+    "CircuitBreakerFamily": "resilience_circuit_breaker",
     "CircuitOpenError": "resilience_circuit_breaker",
     "CircuitState": "resilience_circuit_breaker",
     "CircuitStatus": "resilience_circuit_breaker",
@@ -54,6 +56,7 @@ _HOME = {
     "Event": "resilience.events",
     "Guard": "resilience.guard",
     "Key": "resilience.storage",
+    "ObserverSettings": "resilience.settings",
     "Permit": "resilience.permits",
     "PluginError": "resilience.errors",
     "PolicyRejected": "resilience.errors",
@@ -78,6 +81,7 @@ _HOME = {
 __all__ = [
     "Capability",
     "CircuitBreaker",
+    "CircuitBreakerFamily",
     "CircuitOpenError",
     "CircuitState",
     "CircuitStatus",
@@ -86,6 +90,7 @@ __all__ = [
     "Event",
     "Guard",
     "Key",
+    "ObserverSettings",
     "Permit",
     "PluginError",
     "PolicyRejected",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from _thread import allocate_lock
+
 from resilience.events import Event, Transition
 
 TYPE_CHECKING = False
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     from resilience.ports import Observers
     from resilience.storage import Key
 
+LIMITED = frozenset({"late", "settings_conflict"})
+"""Events that a caller can bring about as often as he likes; of one name and key, one is told a second."""
+LIMIT = 1.0
+"""Seconds between two of them."""
+_MOST_LIMITED = 1000
+
 COMPLAIN_EVERY = 60.0
 """Seconds between two reports of one observer that raises."""
 
@@ -22,9 +30,12 @@ COMPLAIN_EVERY = 60.0
 class Announcer:
     """Tells all observers of a runtime."""
 
-    __slots__ = ("_clock", "_complained_at", "_observers")
+    __slots__ = ("_clock", "_complained_at", "_limited", "_limiting", "_observers")
 
     def __init__(self, observers: Observers, clock: Clock) -> None:
+        self._limiting = allocate_lock()
+        # Monotonic second at which an event was told last, and how many were not told since.
+        self._limited: dict[tuple[str, Key | None], tuple[float, int]] = {}
         self._observers = observers
         self._clock = clock
         self._complained_at: dict[str, float] = {}
@@ -40,11 +51,30 @@ class Announcer:
             self.event(event, key, done.now, data)
 
     def event(self, name: str, key: Key | None, now: float, data: Mapping[str, object]) -> None:
-        """Tell one event."""
+        """Tell one event, unless one that is alike was told just now: then the next one says how many were not."""
         if self._observers.events:
+            if name in LIMITED:
+                suppressed = self._suppressed((name, key))
+                if suppressed is None:
+                    return
+                if suppressed:
+                    data = {**data, "suppressed": suppressed}
             event = Event(name, key, now, data)
             for observer, tell in self._observers.events:
                 self._tell(observer, tell, event)
+
+    def _suppressed(self, what: tuple[str, Key | None]) -> int | None:
+        """Count an event: how many were not told since the last one that was; `None`: nor is this one."""
+        now = self._clock.monotonic()
+        with self._limiting:
+            told_at, suppressed = self._limited.get(what, (float("-inf"), 0))
+            if now - told_at < LIMIT:
+                self._limited[what] = told_at, suppressed + 1
+                return None
+            if what not in self._limited and len(self._limited) >= _MOST_LIMITED:
+                self._limited.clear()  # some may be told once too often, and some are never counted
+            self._limited[what] = now, 0
+            return suppressed
 
     def _tell(self, observer: str, tell: Callable[[Any], object], told: object) -> None:
         try:

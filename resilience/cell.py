@@ -92,8 +92,8 @@ class Memo:
         """Make the error of one more call that `refusal` keeps out."""
         refusal, owed = self.refusal, self.owed
         assert refusal is not None  # noqa: S101 - the caller looked; for the type checkers
-        if owed is not None:
-            owed.rejected.append(None)
+        assert owed is not None  # noqa: S101 - where `remember` keeps a refusal, it is there; for the type checkers
+        owed.rejected.append(None)
         return refusal.error(self.cell.key.name, now)
 
     def takes(self, begun: float | None) -> bool:

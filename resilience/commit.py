@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from resilience.announce import Announcer
     from resilience.cell import Cell, View
     from resilience.clock import Clock
-    from resilience.policy import Move, Policy, PolicyEvent, State, Step
+    from resilience.policy import Move, PolicyEvent, State, Step
     from resilience.ports import Ports
     from resilience.storage import Version
 
@@ -94,7 +94,7 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
                     if view is None or not view.is_current():
                         view = yield from _refresh(cell, done, clock, deadline)
                     try:
-                        state, keep = answer(cell.policy, view, events, done, clock)
+                        state, keep = answer(cell, view, events, done, clock)
                     except ValueError as error:
                         refused = error
                     else:
@@ -126,11 +126,13 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
     return done
 
 
-def answer(
-    policy: Policy, view: View, events: Iterable[PolicyEvent], done: Committed, clock: Clock
-) -> tuple[State, int]:
-    """Answer events one after the other: the state after them, and whether others must know."""
-    state = view.state
+def answer(cell: Cell, view: View, events: Iterable[PolicyEvent], done: Committed, clock: Clock) -> tuple[State, int]:
+    """Answer events one after the other: the state after them, and whether others must know.
+
+    :raises ValueError: an event makes no sense.
+    :raises StorageUnavailable: the policy raised anything else.
+    """
+    policy, state = cell.policy, view.state
     done.version = view.snapshot.version
     done.now = now = clock.wall()
     done.moves = done.tells = ()
@@ -138,7 +140,13 @@ def answer(
     for event in events:
         event.now = now
         event.draw = clock.draw()
-        done.step = step = policy.step(state, event)
+        try:
+            done.step = step = policy.step(state, event)
+        except ValueError:
+            raise  # the event makes no sense
+        except Exception as error:  # a bug of the policy is no fault of the storage, and an outage of no other key
+            text = f"{cell.key}: its policy raised {type(error).__name__}: {error}"
+            raise StorageUnavailable(text, key=cell.key) from error
         state = step.state
         if step.keep:
             keep = step.keep

@@ -12,6 +12,7 @@ from _thread import RLock, allocate_lock
 from resilience.cell import NEVER, Cell, Memo, View
 from resilience.commit import Committed, adrive, commit, drive
 from resilience.errors import (
+    PluginError,
     PolicyRejected,
     ResilienceError,
     StorageCorrupt,
@@ -42,8 +43,10 @@ if TYPE_CHECKING:
     from resilience.storage import Key, Version
 
     T = TypeVar("T")
+    Fault = StorageError | PluginError
 
-_FAULTS = StorageError
+_FAULTS = (StorageError, PluginError)
+"""What a storage may come up with: it does not answer, or with what no storage may answer."""
 
 LOCK_TIMEOUTS_OF_AN_OUTAGE = 2
 """So many lock time-outs of a key in a row count as `StorageUnavailable`."""
@@ -65,9 +68,22 @@ class Engine:
 
     :param timeout: seconds that the waiting of one decision may take in all.
     :param max_staleness: seconds for which a snapshot is trusted that cannot tell whether it is current.
+    :param recheck: called on the slow road of an admission, which each key in use takes once a second at least: looks
+        whether the configuration file was touched.
     """
 
-    __slots__ = ("_announcer", "_clock", "_debts", "_fuse", "_fuses", "_making", "_max_staleness", "_ports", "_timeout")
+    __slots__ = (
+        "_announcer",
+        "_clock",
+        "_debts",
+        "_fuse",
+        "_fuses",
+        "_making",
+        "_max_staleness",
+        "_ports",
+        "_recheck",
+        "_timeout",
+    )
 
     def __init__(
         self,
@@ -77,7 +93,9 @@ class Engine:
         *,
         timeout: float,
         max_staleness: float,
+        recheck: Callable[[], object] | None = None,
     ) -> None:
+        self._recheck = recheck
         self._ports = ports
         self._announcer = announcer
         self._clock = clock
@@ -87,6 +105,16 @@ class Engine:
         self._making = RLock()
         self._debts: dict[Key, Owed] = {}
         self._fuses: dict[Key, Fuse] = {}
+
+    def retune(self, timeout: float, max_staleness: float, recheck: Callable[[], object] | None) -> None:
+        """Go by other settings from now on; the arguments are those it is made with."""
+        self._timeout = timeout
+        self._max_staleness = max_staleness
+        self._recheck = recheck
+
+    def tell(self, name: str, data: Mapping[str, object]) -> None:
+        """Tell the observers of something that concerns no single key."""
+        self._announcer.event(name, None, self._clock.wall(), data)
 
     def cell(self, key: Key, policy: Policy) -> Cell:
         """Make this process's view of a key, for one guard."""
@@ -107,6 +135,8 @@ class Engine:
             if memo.refusal is None:
                 return memo
             raise memo.rejection(now)
+        if self._recheck is not None:
+            self._recheck()
         view = cell.view
         if view is not None and self._is_well(cell) and view.is_fresh(self._clock.monotonic(), self._max_staleness):
             permit = self._answer(cell, view, anonymous=anonymous)
@@ -122,6 +152,8 @@ class Engine:
             if memo.refusal is None:
                 return memo
             raise memo.rejection(now)
+        if self._recheck is not None:
+            self._recheck()
         return await self._conduct(
             lambda patient: self._admission(cell, anonymous=False, patient=patient), _give_back, _agive_back
         )
@@ -325,7 +357,7 @@ class Engine:
         else:
             yield from self._meanwhile(cell, report, outage)
 
-    def _unsettled(self, cell: Cell, report: Report, fault: StorageError, *, trying: bool = False) -> Requests[None]:
+    def _unsettled(self, cell: Cell, report: Report, fault: Fault, *, trying: bool = False) -> Requests[None]:
         """A report met a failure of the storage: owe it, or go on as in an outage."""
         outage = self._as_outage(cell, fault, trying=trying)
         if outage is None:
@@ -412,9 +444,9 @@ class Engine:
                 return Reading(cell.policy.initial(), None, error)
             except ValueError as error:
                 return Reading(cell.policy.initial(), None, StorageCorrupt(str(error), key=cell.key))
-            except (StorageUnavailable, StorageIncompatible) as error:
-                self._blow(cell, error)
-                outage = error
+            except _FAULTS as error:
+                outage = _unusable(error)
+                self._blow(cell, outage)
             else:
                 return Reading(view.state, view.snapshot.version, None)
         shown = cell.shadow or cell
@@ -526,13 +558,13 @@ class Engine:
             if fuse is not None:
                 fuse.retry_at_once()
 
-    def _as_outage(self, cell: Cell, error: StorageError, *, trying: bool) -> StorageError | None:
+    def _as_outage(self, cell: Cell, error: Fault, *, trying: bool) -> StorageError | None:
         """Say what a failure of the storage means; `None`: a lock that could not be had, for the first time.
 
         In an outage (`trying`) there is no first time: it goes on.
         """
         if not isinstance(error, StorageLockTimeout):
-            return error
+            return _unusable(error)
         owed = cell.owing()
         owed.lock_timeouts += 1
         if owed.lock_timeouts < LOCK_TIMEOUTS_OF_AN_OUTAGE and not trying:
@@ -574,6 +606,15 @@ class Engine:
             return shadow
 
 
+def _unusable(error: Fault) -> StorageError:
+    """Say as an error of the storage what it came up with: one that breaks its contract is as good as none."""
+    if isinstance(error, StorageError):
+        return error
+    outage = StorageUnavailable(str(error))
+    outage.__cause__ = error
+    return outage
+
+
 def _again(outage: StorageError) -> StorageError:
     """Make a fresh error: raising one object over and over makes its traceback grow as long as the outage lasts."""
     from copy import copy
@@ -609,7 +650,7 @@ def _forget_workers() -> None:
     _pool = None
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows, which cannot fork
     os.register_at_fork(after_in_child=_forget_workers)
 
 

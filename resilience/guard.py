@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from resilience.policy import Outcome, Policy
     from resilience.runtime import Runtime
+    from resilience.settings import Configuration
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -85,13 +86,20 @@ class Guard:
         return cell
 
     def _bind(self, runtime: Runtime) -> Cell:
-        kind, given = self.policy_type, self._given
-        cell = runtime.bind(self._key, runtime.policy(kind, self.name, given))
-        if given is None:
+        cell = self._bind_with(runtime, None)
+        if self._given is None:
             stored = cell.policy.stored_settings(cell.reach().read(cell).state)
             if stored:
-                cell = runtime.bind(self._key, runtime.policy(kind, self.name, None, stored))
+                cell = self._bind_with(runtime, stored)
         return cell
+
+    def _bind_with(self, runtime: Runtime, stored: Mapping[str, object] | None) -> Cell:
+        kind, name, given = self.policy_type, self.name, self._given  # not the guard, which holds the cell
+
+        def remake(configuration: Configuration | None) -> Policy:
+            return runtime.policy(kind, name, given, stored, configuration)
+
+        return runtime.bind(self._key, remake(None), remake)
 
     @classmethod
     def stored(cls, name: str, runtime: Runtime | None = None) -> Self:

@@ -114,6 +114,11 @@ def resilience_event(event: Event) -> None:
             the storage does not answer; ``error`` says why, ``mode`` what the policy does meanwhile.
         ``recovered``
             it answers again; ``seconds`` says how long it did not.
+        ``configuration_rejected``
+            the configuration file was touched and cannot be used, so nothing changed; ``file`` and ``error`` say why.
+        ``configuration_reloaded``
+            file and variables were read anew; ``file`` names it (`None`: there is none), ``reopened`` says whether the
+            storage was opened anew.
         ``late``
             a report came after the state it belongs to; ``outcome`` says which.
         ``reset``
@@ -124,6 +129,9 @@ def resilience_event(event: Event) -> None:
             a damaged record was set aside and the guard began anew; ``error`` says what was wrong.
         ``would_have_opened``
             a breaker that only watches (METRICS_ONLY) crossed a threshold; ``reason`` says which.
+
+        ``late`` and ``settings_conflict`` are told once a second for each key; ``suppressed`` in the data of the next
+        one says how many were not told, if any.
 
     Plugins use it for logs, metrics, alarms.
     """

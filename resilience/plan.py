@@ -19,6 +19,7 @@ import os
 import sys
 
 from resilience import __version__
+from resilience.jsontext import scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from resilience.policy import Policy
+    from resilience.runtime import Runtime
 
 __all__ = ["Plan", "Sealed", "find", "keep", "named", "observers_of", "policy_of", "settings_of", "url_of"]
 
@@ -33,12 +35,13 @@ STORAGE = "RESILIENCE_STORAGE"
 DEFAULT = "file:"
 """The URL of the storage, if it is not set."""
 SWITCH = "RESILIENCE_PLAN"
+CONFIG = "RESILIENCE_CONFIG"
 PLAIN = "plain_settings"
 """Attribute of a storage class that takes any object with the attributes of its `Settings`."""
 _PREFIX = "RESILIENCE_"
 _HOMES = ("HOME", "XDG_STATE_HOME")
 """They say what ``file:`` means."""
-_FORMAT = 1
+_FORMAT = 2
 _MOST_BYTES = 1_000_000
 
 
@@ -69,7 +72,7 @@ class Plan:
 
 def url_of(plan: Plan, environ: Mapping[str, str]) -> str | None:
     """Return the URL of the storage with the path that it means; `None` if that has to be found out."""
-    url = environ.get(STORAGE, DEFAULT).strip()
+    url = environ.get(STORAGE, plan["filed_url"] or DEFAULT).strip()
     if url in {"file:", "file://"}:
         return plan["url"]  # type: ignore[no-any-return]
     return url if url.isprintable() else None
@@ -79,7 +82,10 @@ def settings_of(plan: Plan, kind: Any) -> Any:
     """Make the settings of the storage, without checking them again."""
     if plan["settings"] is None:
         return None
-    values, fields = plan["settings"]
+    return _sealed(kind, *plan["settings"])
+
+
+def _sealed(kind: Any, values: Mapping[str, object], fields: Iterable[str]) -> Any:
     if getattr(kind, PLAIN, False):
         return Sealed(values)
     return kind.Settings.model_construct(set(fields), **values)
@@ -90,14 +96,15 @@ def policy_of(plan: Plan, kind: type[Policy], name: str, stored: Mapping[str, ob
     known = plan["policies"].get(kind.kind)
     if known is None:
         return None
-    value, for_all, for_names = known
+    value, for_all, filed, for_names = known
     if named(value) is not kind:
         return None
-    values = {**for_all, **(stored or {})}
-    if for_names:
+    form = name
+    if filed or for_names:
         from resilience.variables import normal_form
 
-        values.update(for_names.get(normal_form(name), {}))
+        form = normal_form(name) or name
+    values = {**filed.get(form, for_all), **(stored or {}), **for_names.get(form, {})}
     try:
         policy: Policy = named(value).from_values(values)
     except ValueError:
@@ -105,15 +112,17 @@ def policy_of(plan: Plan, kind: type[Policy], name: str, stored: Mapping[str, ob
     return policy
 
 
-def observers_of(plan: Plan, given: Iterable[object]) -> list[tuple[str, Iterable[str], Callable[[], Any]]]:
+def observers_of(
+    plan: Plan, given: Iterable[object], runtime: Runtime
+) -> list[tuple[str, Iterable[str], Callable[[], Any]]]:
     """Return name, hooks and maker of each observer; `given` are those that are not installed.
 
     An observer is made when there is something to tell it: many verbs tell nothing.
     """
     rest = iter(given)
     return [
-        (label, told, _made(value) if value is not None else _itself(next(rest)))
-        for label, value, told in plan["observers"]
+        (label, told, _made(value, settings, runtime) if value is not None else _itself(next(rest)))
+        for label, value, told, settings in plan["observers"]
     ]
 
 
@@ -121,13 +130,16 @@ def _itself(observer: object) -> Callable[[], object]:
     return lambda: observer
 
 
-def _made(value: str) -> Callable[[], Any]:
+def _made(value: str, settings: list[Any] | None, runtime: Runtime) -> Callable[[], Any]:
     found: list[Any] = []
 
     def make() -> Any:
         if not found:
             plugin = named(value)
-            found.append(plugin() if isinstance(plugin, type) else plugin)
+            if settings is not None:
+                found.append(plugin(runtime, _sealed(plugin, *settings)))
+            else:
+                found.append(plugin() if isinstance(plugin, type) else plugin)
         return found[0]
 
     return make
@@ -164,7 +176,18 @@ def fingerprint(environ: Mapping[str, str]) -> list[Any]:
         os.name,
         sorted(variables),
         [[entry, _changed(entry)] for entry in sys.path],
+        configured(environ),
     ]
+
+
+def configured(environ: Mapping[str, str]) -> list[Any] | None:
+    """Return path and identity of the configuration file; `None` if there is none."""
+    if not environ.get(CONFIG):
+        return None
+    from resilience.configfile import identify, path_of
+
+    path = path_of(environ)
+    return [path, None if path is None else identify(path)]
 
 
 def _changed(path: str) -> list[int] | None:
@@ -234,38 +257,12 @@ def find(environ: Mapping[str, str]) -> Plan | None:
             text = os.read(fd, _MOST_BYTES).decode("ascii")
         finally:
             os.close(fd)
-        seal, sources, fields = _scanner()(text, 0)[0]
+        seal, sources, fields = scanner()(text, 0)[0]
         if seal != fingerprint(environ) or any(_changed(file) != known for file, known in sources):
             return None
         return Plan(fields)
-    except (OSError, ValueError, TypeError, StopIteration, RecursionError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
-
-
-class _Grammar:
-    """What the scanner asks for: JSON as it is."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    memo: dict[str, str] = {}  # noqa: RUF012 - the scanner's
-
-    @staticmethod
-    def parse_constant(name: str) -> float:
-        raise ValueError(f"{name} is no JSON")
-
-
-def _scanner() -> Callable[[str, int], tuple[Any, int]]:
-    try:
-        from _json import make_scanner
-    except ImportError:  # pragma: no cover - an interpreter that has none
-        from json import JSONDecoder
-
-        return JSONDecoder().raw_decode
-    grammar: Any = _Grammar  # any object with these attributes
-    return make_scanner(grammar)
 
 
 def keep(environ: Mapping[str, str], fields: Mapping[str, Any], names: Iterable[str]) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from resilience.runtime import Opened, Runtime
+    from resilience.settings import Configuration
 
 
 def keep(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str]]) -> bool:
@@ -26,7 +27,7 @@ def keep(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str]])
     if fields is None:
         return False
     names = [fields["storage"]]
-    names += [value for _, value, _ in fields["observers"] if value is not None]
+    names += [value for _, value, _, _ in fields["observers"] if value is not None]
     names += [value for value, _ in verbs.values()]
     return plan.keep(runtime.environ, fields, names)
 
@@ -35,6 +36,8 @@ def _fields(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str
     configuration, scheme = runtime.configuration, opened.url.partition(":")[0]
     if not configuration.core.plan or not configuration.is_open(runtime.environ, scheme):
         return None
+    if (file := configuration.file) is not None and plan.configured(runtime.environ) != [file.path, file.identity]:
+        return None  # it was changed since it was read
     observers = opened.observers or []
     installed = plugins.installed(plugins.OBSERVER)
     if not installed.keys() <= {label for label, _ in observers}:
@@ -45,23 +48,44 @@ def _fields(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str
     settings = None
     kind = plugins.storage_class(scheme)
     if (model := getattr(kind, "Settings", None)) is not None:
-        settings = configuration.storage_values(scheme, model)
+        settings = configuration.plugin_values(scheme, model)
         if settings is None:
             return None
+    told = _observing(configuration, observers, hooks[1])
+    if told is None:
+        return None
     return {
         "url": opened.url if runtime.is_default_place else None,
+        "filed_url": configuration.filed_url,
         "storage": plugins.installed(plugins.STORAGE)[scheme].value,
         "settings": None if settings is None else [_portable(settings[0]), settings[1]],
         "timeout": runtime.timeout,
         "max_staleness": configuration.core.max_staleness,
         "hooks": hooks[0],
-        "observers": [
-            [label, installed[label].value if label in installed else None, told]
-            for (label, _), told in zip(observers, hooks[1], strict=True)
-        ],
+        "observers": told,
         "policies": _policies(runtime),
         "verbs": {name: list(where) for name, where in verbs.items()},
     }
+
+
+def _observing(
+    configuration: Configuration, observers: Iterable[tuple[str, object]], hooks: Iterable[list[str]]
+) -> list[list[object]] | None:
+    """Return name, place, hooks and settings of each observer; `None` if a secret is among them."""
+    installed = plugins.installed(plugins.OBSERVER)
+    found: list[list[object]] = []
+    for (label, _), told in zip(observers, hooks, strict=True):
+        value, settings = None, None
+        if label in installed:
+            value = installed[label].value
+            model = plugins.settings_of(plugins.load(installed[label]))
+            if model is not None:
+                values = configuration.plugin_values(label, model, "observer")
+                if values is None:
+                    return None
+                settings = [_portable(values[0]), values[1]]
+        found.append([label, value, told, settings])
+    return found
 
 
 def _policies(runtime: Runtime) -> dict[str, list[object]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
     from typing import Any
 
+    from resilience.runtime import Runtime
+
 STORAGE = "resilience.storage"
 POLICY = "resilience.policy"
 OBSERVER = "resilience"
@@ -99,13 +101,30 @@ def policy_class(kind: str) -> Any:
     return load(known[kind])
 
 
-def observers() -> list[tuple[str, object]]:
-    """Load and make all installed observers; one that fails is left out with a `PluginWarning`."""
+def settings_of(observer: Any) -> Any:
+    """Return the settings model of an observer class; `None` if it has none."""
+    return getattr(observer, "Settings", None) if isinstance(observer, type) else None
+
+
+def observers(runtime: Runtime) -> list[tuple[str, object]]:
+    """Load and make all installed observers; one that fails is left out with a `PluginWarning`.
+
+    A class with a `Settings` model is called with the runtime and an instance of it, any other class without arguments.
+
+    :raises ConfigurationError: the settings of one are unknown or impossible.
+    """
     made: list[tuple[str, object]] = []
     for name, entry_point in installed(OBSERVER).items():
         try:
             plugin = load(entry_point)
-            made.append((name, plugin() if isinstance(plugin, type) else plugin))
+            model = settings_of(plugin)
+            settings = runtime.configuration.observer_settings(name, model)
+            if model is not None:
+                made.append((name, plugin(runtime, settings)))
+            else:
+                made.append((name, plugin() if isinstance(plugin, type) else plugin))
+        except ConfigurationError:
+            raise
         except Exception as error:  # noqa: BLE001 - a plugin that nobody chose stops nothing
             import warnings
 

@@ -17,7 +17,7 @@ from resilience.errors import ConfigurationError, PluginError, ResilienceError, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Any, Self
@@ -30,11 +30,19 @@ if TYPE_CHECKING:
     from resilience.settings import Configuration, PolicySettings
     from resilience.storage import Key
 
+    Remake = Callable[[Configuration | None], Policy]
+
+LOOK_EVERY = 0.99
+"""Seconds between two looks at the configuration file: a little less than a memo lives, so that each end is a look."""
+
+SETTLED = 0.25
+"""A configuration file that was written less than so many seconds ago may be written still, and is left for later."""
+
 
 class Opened:
     """An open storage and what stands on it."""
 
-    __slots__ = ("engine", "observers", "ports", "storage", "url")
+    __slots__ = ("engine", "made_with", "observers", "ports", "storage", "url")
 
     def __init__(
         self, url: str, storage: Any, ports: Ports, engine: Engine, observers: list[tuple[str, object]] | None = None
@@ -45,6 +53,41 @@ class Opened:
         self.storage = storage
         self.ports = ports
         self.engine = engine
+        self.made_with: object = None
+        """The settings that storage and observers were made with."""
+
+
+class Watched:
+    """The configuration file that a runtime looks at now and then."""
+
+    __slots__ = ("_lock", "_next", "path", "seen")
+
+    def __init__(self, path: str, seen: list[int] | None) -> None:
+        self.path = path
+        self.seen = seen
+        """Its identity when it was read or looked at last; `None`: it was not there."""
+        self._lock = Lock()
+        self._next = 0.0
+
+    def is_touched(self, now: float, wall: float) -> bool:
+        """Whether it changed since the last look, and is whole as far as that can be told; one system call a second.
+
+        :param now: monotonic seconds; `wall`: wall-clock seconds.
+        """
+        if now < self._next or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            from resilience.configfile import identify
+
+            self._next = now + LOOK_EVERY
+            before, found = self.seen, identify(self.path)
+            if found != before and found is not None and 0 <= wall - found[-1] / 1e9 < SETTLED:
+                self._next = now + SETTLED
+                return False
+            self.seen = found
+            return found != before
+        finally:
+            self._lock.release()
 
 
 class Runtime:
@@ -84,9 +127,13 @@ class Runtime:
         self._observers = tuple(observers)
         self._environ = environ
         self._lock = RLock()
+        self._reloading = RLock()
         self._opened: Opened | None = None
         self._configuration: Configuration | None = None
-        self._cells: weakref.WeakSet[Cell] = weakref.WeakSet()
+        self._cells: weakref.WeakKeyDictionary[Cell, Remake | None] = weakref.WeakKeyDictionary()
+        self._watched: Watched | None = None
+        self._left: Opened | None = None
+        """The storage that a reload left behind: calls that were under way may still be in it."""
         self._replaced: list[Runtime | None] = []
         _all.add(self)
 
@@ -131,17 +178,29 @@ class Runtime:
         """
         with self._lock:
             if self._configuration is None:
-                from functools import partial
-
-                from resilience import plugins
-                from resilience.settings import Configuration
-
-                self._configuration = Configuration(
-                    self.environ,
-                    storages=list(plugins.installed(plugins.STORAGE)),
-                    policies={kind: partial(_settings_model, kind) for kind in plugins.installed(plugins.POLICY)},
-                )
+                self._adopt(self._configure())
+            assert self._configuration is not None  # noqa: S101 - for the type checkers
             return self._configuration
+
+    def _configure(self) -> Configuration:
+        from functools import partial
+
+        from resilience import plugins
+        from resilience.settings import Configuration
+
+        file = None
+        if self.environ.get("RESILIENCE_CONFIG"):
+            from resilience.configfile import load, path_of
+
+            path = path_of(self.environ)
+            file = None if path is None else load(path)
+        return Configuration(
+            self.environ,
+            storages=list(plugins.installed(plugins.STORAGE)),
+            policies={kind: partial(_settings_model, kind) for kind in plugins.installed(plugins.POLICY)},
+            observers=list(plugins.installed(plugins.OBSERVER)),
+            file=file,
+        )
 
     @property
     def plan(self) -> Plan | None:
@@ -226,16 +285,42 @@ class Runtime:
         scheme = url.partition(":")[0]
         storage = self._make(url, scheme) if self._storage is None or isinstance(self._storage, str) else self._storage
         named = [(f"{type(plugin).__name__} #{number}", plugin) for number, plugin in enumerate(self._observers, 1)]
-        installed = plugins.observers()
+        installed = plugins.observers(self)
         ports, observers = connect(storage, scheme, [*installed, *named])
         engine = self._engine(ports, observers, self.configuration.core.max_staleness)
-        return Opened(url, storage, ports, engine, [*installed, *named])
+        opened = Opened(url, storage, ports, engine, [*installed, *named])
+        opened.made_with = self._made_with(self.configuration, url)
+        return opened
+
+    def _made_with(self, configuration: Configuration, url: str) -> object:
+        """Return what storage and observers depend on, to be compared."""
+        from resilience import plugins
+
+        scheme = url.partition(":")[0]
+        settings: list[object] = [url]
+        if self._storage is None or isinstance(self._storage, str):
+            model = getattr(plugins.storage_class(scheme), "Settings", None)
+            settings.append(configuration.storage_settings(scheme, model))
+        for name, entry_point in plugins.installed(plugins.OBSERVER).items():
+            try:
+                model = plugins.settings_of(plugins.load(entry_point))
+            except PluginError:
+                continue  # it was left out
+            settings.append(configuration.observer_settings(name, model))
+        return settings
 
     def _engine(self, ports: Ports, observers: Observers, max_staleness: float) -> Engine:
         from resilience.announce import Announcer
 
         announcer = Announcer(observers, self._clock)
-        return Engine(ports, announcer, self._clock, timeout=self.timeout, max_staleness=max_staleness)
+        return Engine(
+            ports,
+            announcer,
+            self._clock,
+            timeout=self.timeout,
+            max_staleness=max_staleness,
+            recheck=None if self._watched is None else self._look,
+        )
 
     def _reopen(self, plan: Plan) -> Opened:
         """Open what another run has opened before, without looking for it again."""
@@ -245,7 +330,7 @@ class Runtime:
         url = self.url
         kind = named(plan["storage"])
         storage = kind(url, settings_of(plan, kind))
-        observers = observers_of(plan, self._observers)
+        observers = observers_of(plan, self._observers, self)
         ports, observing = connect_plain(storage, url.partition(":")[0], plan["hooks"], observers)
         return Opened(url, storage, ports, self._engine(ports, observing, plan["max_staleness"]))
 
@@ -272,27 +357,115 @@ class Runtime:
         name: str,
         given: Mapping[str, Any] | None,
         stored: Mapping[str, object] | None = None,
+        configuration: Configuration | None = None,
     ) -> Policy:
         """Make the policy of a guard.
 
         :param given: the settings given in code; `None`: there is no code.
         :param stored: those that code stored with the record, where there is no code.
+        :param configuration: the one to go by, if it is not that of the runtime.
         :raises ConfigurationError: a setting is unknown or impossible or contradicts another.
         """
-        if given is None and self.plan is not None:
+        if given is None and configuration is None and self.plan is not None:
             from resilience.plan import policy_of
 
             if (policy := policy_of(self.plan, kind, name, stored)) is not None:
                 return policy
-        settings = self.configuration.policy_settings(kind.kind, name, kind.settings_model(), given or {}, stored)
+        configured = configuration or self.configuration
+        settings = configured.policy_settings(kind.kind, name, kind.settings_model(), given or {}, stored)
         return kind.from_settings(settings, given)
 
-    def bind(self, key: Key, policy: Policy) -> Cell:
-        """Make the cell of a guard."""
+    def bind(self, key: Key, policy: Policy, remake: Remake | None = None) -> Cell:
+        """Make the cell of a guard.
+
+        :param remake: makes the policy again when the configuration was reloaded; without it the policy stays.
+        """
         with self._lock:  # all of it, so that no cell is missed by who closes
             cell = self.opened.engine.cell(key, policy)
-            self._cells.add(cell)
+            self._cells[cell] = remake
         return cell
+
+    def remaking(self, cell: Cell) -> Remake:
+        """Return what makes the policy of a cell again: `remake` of `bind`, or a function that finds no change."""
+        policy = cell.policy
+        with self._lock:
+            return self._cells.get(cell) or (lambda _: policy)
+
+    # -- reloading ---------------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """Read the variables and the configuration file anew; what they say applies from the next call on.
+
+        State, windows and permits stay: they are in the storage.  If the storage, its settings or those of an observer
+        are others now, the storage is opened anew, with new observers; then reports of calls that are under way are
+        dropped, as by `close`.  Observers are told of a ``configuration_reloaded`` event.
+
+        :raises ConfigurationError: something in it cannot be, or contradicts what a guard in use was given in code;
+            then everything stays as it was.
+        :raises PluginError: a storage that was chosen now does not load or does not fit; likewise.
+        """
+        with self._reloading:
+            configuration = self._configure()
+            with self._lock:
+                opened, policies = self._tried(configuration)
+                old, self._opened = self._opened, opened
+            if opened is None or old is None:
+                return
+            old.engine.settle_all()  # without the lock: observers may run
+            with self._lock:
+                if opened is old:
+                    recheck = None if self._watched is None else self._look
+                    opened.engine.retune(self.timeout, configuration.core.max_staleness, recheck)
+                    for cell, policy in policies:
+                        cell.follow(policy, self._clock)
+                else:
+                    self._leave(old)
+            file = configuration.file
+            data = {"file": None if file is None else file.path, "reopened": opened is not old}
+            opened.engine.tell("configuration_reloaded", data)
+
+    def _tried(self, configuration: Configuration) -> tuple[Opened | None, list[tuple[Cell, Policy]]]:
+        """Go by a configuration if that can be done for all guards, else raise and go by the old one."""
+        before = self._configuration, self._watched, self._plan, self._planned
+        self._adopt(configuration)
+        self._plan, self._planned = None, False
+        try:
+            policies = [(cell, remake(configuration)) for cell, remake in self._cells.items() if remake is not None]
+            opened = self._opened
+            if opened is not None and opened.made_with != self._made_with(configuration, self.url):
+                opened = self._open()
+        except BaseException:
+            self._configuration, self._watched, self._plan, self._planned = before
+            raise
+        return opened, policies
+
+    def _adopt(self, configuration: Configuration) -> None:
+        file = configuration.file
+        self._configuration = configuration
+        self._watched = None if file is None else Watched(file.path, file.identity)
+
+    def _leave(self, old: Opened) -> None:
+        """Let the guards of a storage bind to the new one; it stays open until the next is left behind."""
+        for cell in [cell for cell in self._cells if cell.engine is old.engine]:
+            del self._cells[cell]
+            cell.retire()
+        left, self._left = self._left, old
+        self._shut(left)
+
+    def _shut(self, opened: Opened | None) -> None:
+        if opened is not None and opened.storage is not self._storage:
+            getattr(opened.storage, "close", lambda: None)()
+
+    def _look(self) -> None:
+        """Reload if the configuration file was touched; if it cannot be, tell so and go on as before."""
+        watched = self._watched
+        if watched is None or not watched.is_touched(self._clock.monotonic(), self._clock.wall()):
+            return
+        try:
+            self.reload()
+        except Exception as error:  # noqa: BLE001 - a call must not fail because somebody edits a file
+            what = str(error) if isinstance(error, ResilienceError) else f"{type(error).__name__}: {error}"
+            self.opened.engine.tell("configuration_rejected", {"file": watched.path, "error": what})
 
     def keep_plan(self, verbs: Mapping[str, tuple[str, str]]) -> bool:
         """Let the next run of the command line take over what this one came to, and tell whether it can.
@@ -337,9 +510,10 @@ class Runtime:
         self.unbind()  # without the lock: observers may run
         with self._lock:
             opened, self._opened = self._opened, None
+            left, self._left = self._left, None
             self._configuration = None
-            if opened is not None and opened.storage is not self._storage:
-                getattr(opened.storage, "close", lambda: None)()
+            self._shut(opened)
+            self._shut(left)
 
     def _settle(self) -> None:
         opened = self._opened
@@ -349,14 +523,17 @@ class Runtime:
     def _retire(self) -> None:
         with self._lock:
             cells = list(self._cells)
-            self._cells = weakref.WeakSet()
+            self._cells = weakref.WeakKeyDictionary()
         for cell in cells:
             cell.retire()
 
     def _after_fork_in_child(self) -> None:
         """Leave all that is open to the parent: it owns the descriptors, the permits and what is owed."""
         self._lock = RLock()
-        self._opened = None
+        self._reloading = RLock()
+        self._opened = self._left = None
+        if self._watched is not None:
+            self._watched = Watched(self._watched.path, self._watched.seen)
         self._retire()
 
 
@@ -378,11 +555,11 @@ def _after_fork_in_child() -> None:
         runtime._after_fork_in_child()  # noqa: SLF001 - this module's own
 
 
-def _at_exit() -> None:
+def _settle_all() -> None:
     for runtime in list(_all):
         runtime._settle()  # noqa: SLF001 - this module's own
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    os.register_at_fork(before=_settle_all, after_in_child=_after_fork_in_child)
+atexit.register(_settle_all)

@@ -1,6 +1,6 @@
-"""What can be set, and what is: the settings models, and the one that is put together from environment and code.
+"""What can be set, and what is: the settings models, and what is put together from file, environment and code.
 
-`Configuration` reads a mapping that it is handed; only the runtime knows `os.environ`.
+`Configuration` reads a mapping and a file that it is handed; only the runtime knows `os.environ`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from resilience.configfile import NAMED as NAMED_KEY
+from resilience.configfile import dotted, place
 from resilience.durations import FORMS, check_duration, parse_duration
 from resilience.errors import ConfigurationError
 from resilience.redaction import redact
@@ -26,10 +28,25 @@ from resilience.refusals import (
     is_secret,
     shortened,
 )
-from resilience.variables import DELIMITER, NAMED, PREFIX, Texts, meaning, normal_form, pick, variable
+from resilience.variables import (
+    DELIMITER,
+    NAMED,
+    PREFIX,
+    Texts,
+    classes_of,
+    closest,
+    meaning,
+    normal_form,
+    pick,
+    variable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from pydantic.fields import FieldInfo
+
+    from resilience.configfile import ConfigFile, Entry
 
 
 __all__ = [
@@ -38,6 +55,7 @@ __all__ = [
     "CoreSettings",
     "Duration",
     "Effective",
+    "ObserverSettings",
     "PolicySettings",
     "StorageSettings",
     "check_given",
@@ -47,16 +65,18 @@ __all__ = [
 
 _STORAGE = variable("storage")
 _NOBODY = "nothing knows this variable"
+_NO_KEY = "nothing knows this key"
 _MOST_TOLD = 20
 _LONGEST_NAME = 200
 
 _Model = TypeVar("_Model", bound="_Settings")
 _PolicyModel = TypeVar("_PolicyModel", bound="PolicySettings")
 _StorageModel = TypeVar("_StorageModel", bound="StorageSettings")
+_ObserverModel = TypeVar("_ObserverModel", bound="ObserverSettings")
 
 
 class ConfigurationWarning(UserWarning):
-    """A variable that nothing knows was passed over, because ``RESILIENCE_UNKNOWN=warn`` says so."""
+    """Something that nothing knows was passed over, because ``RESILIENCE_UNKNOWN=warn`` says so."""
 
 
 def _seconds(value: object) -> float:
@@ -94,12 +114,20 @@ class PolicySettings(_Settings):
     ``Field(json_schema_extra={"code_only": True})`` marks one that no variable can set, a function for example.
     """
 
+    def effective(self) -> Mapping[str, object]:
+        """Return the values of fields that were left open and depend on others, for ``resilience config``."""
+        return {}
+
 
 class StorageSettings(_Settings):
     """Base class of a storage's settings, as `PolicySettings` is of a policy's.
 
     A field of type `pydantic.SecretStr`, or with ``Field(json_schema_extra={"secret": True})``, is never shown.
     """
+
+
+class ObserverSettings(_Settings):
+    """Base class of an observer's settings, as `PolicySettings` is of a policy's."""
 
 
 class CoreSettings(_Settings):
@@ -124,7 +152,13 @@ class CoreSettings(_Settings):
     )
     unknown: Literal["error", "warn"] = Field(
         default="error",
-        description="What a variable gets that begins with RESILIENCE_ and that nothing knows: an error, or a warning.",
+        description="What a variable gets that begins with RESILIENCE_ and that nothing knows, and a key of the "
+        "configuration file: an error, or a warning.",
+    )
+    config: str | None = Field(
+        default=None,
+        description="Path of a file in TOML with settings; what variables and code say is stronger.",
+        json_schema_extra={"variable_only": True},
     )
 
     plan: bool = Field(
@@ -150,8 +184,8 @@ class Effective:
     """A setting as it is in force.
 
     `value` is fit to be shown: no secrets, URLs redacted.  `source` is ``default``, ``code``, ``stored by the code
-    that made it``, or the name of the variable that set it.  `variable` is the name of the variable that would set
-    it, the strongest one; `None` if none can.
+    that made it``, the name of the variable that set it, or the path of the configuration file with the key in it.
+    `variable` is the name of the variable that would set it, the strongest one; `None` if none can.
     """
 
     field: str
@@ -185,14 +219,16 @@ def _validated(model: type[_Model], assigned: Mapping[str, Assigned], label: str
 class Configuration:
     """What one environment says, to be put together with what the code says.
 
-    `environ` is read once, here.  `storages` are the names of the installed storage plugins, `policies` maps each
-    installed policy's kind to a function that returns its settings model; it is called only if a variable needs it.
+    `environ` is read once, here; `file` is what ``RESILIENCE_CONFIG`` in it names.  `storages` and `observers` are the
+    names of the installed plugins, `policies` maps each installed policy's kind to a function that returns its
+    settings model; it is called only if it is needed.
 
-    Weakest to strongest: the default of the model, ``RESILIENCE_<KIND>__<FIELD>``, what is stored in the record (for
-    verbs of the shell, which have no code), the arguments in code, ``RESILIENCE_POLICIES__<NAME>__<KIND>__<FIELD>``.
+    Weakest to strongest: the default of the model, the file (there the section of a name before that of its kind),
+    ``RESILIENCE_<KIND>__<FIELD>``, what is stored in the record (for verbs of the shell, which have no code), the
+    arguments in code, ``RESILIENCE_POLICIES__<NAME>__<KIND>__<FIELD>``.
 
-    :raises ConfigurationError: variables are unknown (unless ``RESILIENCE_UNKNOWN=warn``) or impossible; the message
-        names all of them, one a line.
+    :raises ConfigurationError: variables or keys are unknown (unless ``RESILIENCE_UNKNOWN=warn``) or impossible; the
+        message names all of them, one a line.
     """
 
     def __init__(
@@ -201,21 +237,50 @@ class Configuration:
         *,
         storages: Collection[str],
         policies: Mapping[str, Callable[[], type[PolicySettings]]],
+        observers: Collection[str] = (),
+        file: ConfigFile | None = None,
     ) -> None:
+        self.file = file
+        """The configuration file, as it was read."""
         self._kinds = {normal_form(kind): kind for kind in policies}
         self._loaders = policies
         self._kind_models: dict[str, type[PolicySettings]] = {}
         self._storages = sorted(map(normal_form, storages))
-        self._storage_models: dict[str, type[StorageSettings] | None] = {}
-        """Those of the storages that were chosen."""
+        self._observers = sorted({*map(normal_form, observers)} - {*self._storages, *self._kinds})
+        self._plugin_models: dict[str, type[_Settings] | None] = {}
+        """Those of the storages that were chosen, and of the observers."""
         spelt = [field.upper() for field in CoreSettings.model_fields]
-        ours, unknown = pick(environ, fields=spelt, storages=self._storages, kinds=self._kinds)
+        others = [*self._storages, *self._observers]
+        ours, unknown = pick(environ, fields=spelt, storages=others, kinds=self._kinds)
         texts = _read(ours)
         self._sections = texts.sections
+        findings = _Findings(dict.fromkeys(unknown, _NOBODY), [], [])
 
-        findings = _Findings(dict.fromkeys(unknown, _NOBODY), [])
-        self._core = _layer(CoreSettings, texts.core, (), findings)
-        self._by_kind = {
+        in_file: dict[str, dict[str, Entry]] = {}
+        self._core: dict[str, Assigned] = {}
+        self._by_kind: dict[str, dict[str, Assigned]] = {}
+        self._filed: dict[tuple[str, str], dict[str, Assigned]] = {}
+        """What the file says of the guards of one name."""
+        if file is not None:
+            sections = {*others, *self._kinds}
+            placed = place(file, normal_form, fields=CoreSettings.model_fields, sections=sections, kinds=self._kinds)
+            findings.keys.extend(placed.unknown)
+            findings.problems.extend(placed.problems)
+            in_file = placed.sections
+            self._core = _file_layer(CoreSettings, placed.core, file, findings)
+            self._by_kind = {
+                section: _file_layer(self._kind_model(section), entries, file, findings)
+                for section, entries in in_file.items()
+                if section in self._kinds
+            }
+            self._filed = {
+                (name, section): _file_layer(self._kind_model(section), entries, file, findings)
+                for name, named in placed.named.items()
+                for section, entries in named.items()
+            }
+        self._in_file = in_file
+        self._core |= _layer(CoreSettings, texts.core, (), findings)
+        self._kind_variables = {
             section: _layer(self._kind_model(section), fields, (section,), findings)
             for section, fields in texts.sections.items()
             if section in self._kinds
@@ -228,7 +293,7 @@ class Configuration:
         self._settle(findings)
         self.core = _validated(CoreSettings, self._core, "resilience", PREFIX)
         """The settings of the framework itself."""
-        self._has_unknown = bool(findings.unknown)
+        self._has_unknown = bool(findings.unknown or findings.keys)
         # The first guard that was bound for each section of a name.
         self._bound: dict[tuple[str, str], tuple[str, Mapping[str, object]]] = {}
 
@@ -241,9 +306,22 @@ class Configuration:
             are variables all the same.
         """
         if model is None:
-            self._refuse_section(scheme)
+            self._refuse_section(scheme, "storage")
             return None
-        return self._storage(scheme, model)[0]
+        return self._plugin(scheme, model, "storage")[0]
+
+    def observer_settings(self, name: str, model: type[_ObserverModel] | None) -> _ObserverModel | None:
+        """Return the settings of an installed observer; `None` if it has no model.
+
+        :raises ConfigurationError: variables of its section are unknown or impossible, or it has no model and there
+            are variables all the same.
+        """
+        if normal_form(name) not in self._observers:  # the section belongs to a storage or a policy of that name
+            return None if model is None else model()
+        if model is None:
+            self._refuse_section(name, "observer")
+            return None
+        return self._plugin(name, model, "observer")[0]
 
     def policy_settings(
         self,
@@ -273,9 +351,16 @@ class Configuration:
     def explain_storage(self, scheme: str, model: type[StorageSettings] | None) -> list[Effective]:
         """Return each setting of the storage that was chosen, with its source; see `storage_settings`."""
         if model is None:
-            self._refuse_section(scheme)
+            self._refuse_section(scheme, "storage")
             return []
-        return _effective(*self._storage(scheme, model), (normal_form(scheme),))
+        return _effective(*self._plugin(scheme, model, "storage"), (normal_form(scheme),))
+
+    def explain_observer(self, name: str, model: type[ObserverSettings] | None) -> list[Effective]:
+        """Return each setting of an installed observer, with its source; see `observer_settings`."""
+        if model is None or normal_form(name) not in self._observers:
+            self.observer_settings(name, model)
+            return []
+        return _effective(*self._plugin(name, model, "observer"), (normal_form(name),))
 
     def explain(
         self,
@@ -289,46 +374,70 @@ class Configuration:
         settings = self.policy_settings(kind, name, model, given, stored)
         assigned = self._assigned(kind, name, model, given, stored)
         section, form = normal_form(kind), normal_form(name)
-        return _effective(settings, assigned, (NAMED, form, section) if form else (section,))
+        return _effective(settings, assigned, (NAMED, form, section) if form else (section,), settings.effective())
 
     def is_open(self, environ: Mapping[str, str], scheme: str) -> bool:
-        """Whether somebody checked each variable and anybody may see its value, the storage's URL aside."""
-        chosen = {normal_form(scheme), *self._kinds}
-        if self._has_unknown or not chosen.issuperset(self._sections):
+        """Whether somebody checked each setting and anybody may see its value, the storage's URL aside."""
+        chosen = {normal_form(scheme), *self._kinds, *self._observers}
+        if self._has_unknown or not chosen.issuperset(self._sections) or not chosen.issuperset(self._in_file):
             return False
-        return all(
-            redact(value) == value for name, value in environ.items() if name.startswith(PREFIX) and name != _STORAGE
-        )
+        filed = [*self._by_kind.values(), *self._filed.values(), *(({} if self.file is None else self._core),)]
+        texts = [one.value for layer in filed for one in layer.values() if isinstance(one.value, str)]
+        texts += [value for name, value in environ.items() if name.startswith(PREFIX) and name != _STORAGE]
+        url = environ.get(_STORAGE)
+        return all(redact(text) == text for text in texts if text != url)
 
-    def storage_values(self, scheme: str, model: type[StorageSettings]) -> tuple[dict[str, object], list[str]] | None:
-        """Return all values of the settings of the storage, and the names of those that are set; `None`: a secret is.
+    @property
+    def filed_url(self) -> str | None:
+        """The URL of the storage, if the configuration file says it and no variable."""
+        storage = self._core.get("storage")
+        return self.core.storage if storage is not None and storage.source != _STORAGE else None
+
+    def plugin_values(
+        self, name: str, model: type[_Settings], label: str = "storage"
+    ) -> tuple[dict[str, object], list[str]] | None:
+        """Return all values of the settings of the storage, or of an observer, and the names of those that are set.
+
+        `None`: a secret is set.
 
         :raises ConfigurationError: see `storage_settings`.
         """
-        settings, layer = self._storage(scheme, model)
+        settings, layer = self._plugin(name, model, label)
         if any(is_secret(model.model_fields[field]) for field in layer):
             return None
         return {field: getattr(settings, field) for field in model.model_fields}, sorted(layer)
 
     def policy_values(
         self, kind: str, model: type[PolicySettings]
-    ) -> tuple[dict[str, object], dict[str, dict[str, object]]] | None:
-        """Return the values that variables set, for all guards of a kind, and by the normal form of each name.
+    ) -> tuple[dict[str, object], dict[str, dict[str, object]], dict[str, dict[str, object]]] | None:
+        """Return the values that file and variables set, for all guards of a kind, and by the normal form of each name.
 
-        `None`: one of them is a secret.
+        Of the latter there are two: those that take the place of what is for all, and those that are stronger than
+        code.  `None`: one of them is a secret.
 
         :raises ConfigurationError: they contradict each other.
         """
         section = normal_form(kind)
-        layers = {"": self._by_kind.get(section, {})}
-        layers.update({name: layer for (name, its), layer in self._by_name.items() if its == section})
-        values: dict[str, dict[str, object]] = {}
-        for name, layer in layers.items():
-            if any(is_secret(model.model_fields[field]) for field in layer):
-                return None
-            settings = _validated(model, layer, kind, variable(section, ""))
-            values[name] = {field: getattr(settings, field) for field in layer}
-        return values.pop(""), values
+        found: list[dict[str, dict[str, object]]] = []
+        names = [name for name, its in self._filed if its == section]
+        for layers in (
+            {"": self._for_all(section, None)},
+            {name: self._for_all(section, name) for name in names},
+            {name: layer for (name, its), layer in self._by_name.items() if its == section},
+        ):
+            values: dict[str, dict[str, object]] = {}
+            for name, layer in layers.items():
+                if any(is_secret(model.model_fields[field]) for field in layer):
+                    return None
+                settings = _validated(model, layer, kind, variable(section, ""))
+                values[name] = {field: getattr(settings, field) for field in layer}
+            found.append(values)
+        return found[0][""], found[1], found[2]
+
+    def _for_all(self, section: str, form: str | None) -> dict[str, Assigned]:
+        """Put the layers upon each other that are weaker than code; `form`: that of a name that the file may have."""
+        filed = {} if form is None else self._filed.get((form, section), {})
+        return {**self._by_kind.get(section, {}), **filed, **self._kind_variables.get(section, {})}
 
     def _assigned(
         self,
@@ -339,42 +448,52 @@ class Configuration:
         stored: Mapping[str, object] | None,
     ) -> dict[str, Assigned]:
         """Put the layers upon each other, the strongest last."""
-        section = normal_form(kind)
+        section, form = normal_form(kind), normal_form(name)
         return {
-            **self._by_kind.get(section, {}),
+            **self._for_all(section, form or name),
             **{
                 field: Assigned(value, STORED) for field, value in (stored or {}).items() if field in model.model_fields
             },
             **{field: Assigned(value, CODE) for field, value in given.items()},
-            **self._by_name.get((normal_form(name), section), {}),
+            **self._by_name.get((form, section), {}),
         }
 
     def _refuse_confusion(self, kind: str, name: str, given: Mapping[str, object]) -> None:
-        """Refuse that variables meant for one guard reach another one, whose name is only written alike in them."""
+        """Refuse that settings meant for one guard reach another one, whose name is only written alike in them."""
         place = (normal_form(name), normal_form(kind))
-        if place not in self._by_name:
+        if place in self._by_name:
+            what, fix = f"{variable(NAMED, *place, '')}…", "unset these variables"
+        elif place in self._filed and self.file is not None:
+            its_name = next(iter(self._filed[place].values())).source if self._filed[place] else self.file.path
+            what, fix = its_name, "remove its section"
+        else:
             return
         first, its_own = self._bound.setdefault(place, (name, dict(given)))
         if first != name and its_own != given:
             raise ConfigurationError(
-                f"{variable(NAMED, *place, '')}…: this means both {shortened(first)} and {shortened(name)}, whose"
-                " settings in code differ: give one of them another name, or unset these variables"
+                f"{what}: this means both {shortened(first)} and {shortened(name)}, whose"
+                f" settings in code differ: give one of them another name, or {fix}"
             )
 
-    def _storage(self, scheme: str, model: type[_StorageModel]) -> tuple[_StorageModel, dict[str, Assigned]]:
-        section = normal_form(scheme)
-        self._storage_models[section] = model
-        findings = _Findings({}, [])
-        layer = _layer(model, self._sections.get(section, {}), (section,), findings)
+    def _plugin(self, name: str, model: type[_Model], label: str) -> tuple[_Model, dict[str, Assigned]]:
+        section = normal_form(name)
+        self._plugin_models[section] = model
+        findings = _Findings({}, [], [])
+        layer: dict[str, Assigned] = {}
+        if self.file is not None:
+            layer = _file_layer(model, self._in_file.get(section, {}), self.file, findings)
+        layer |= _layer(model, self._sections.get(section, {}), (section,), findings)
         self._settle(findings)
-        return _validated(model, layer, f"storage {shortened(scheme)}", variable(section, "")), layer
+        return _validated(model, layer, f"{label} {shortened(name)}", variable(section, "")), layer
 
-    def _refuse_section(self, scheme: str) -> None:
-        """Refuse variables for a storage that has no settings."""
-        section = normal_form(scheme)
-        self._storage_models[section] = None
-        prefix, why = variable(section, ""), f"the storage {shortened(scheme)} has no settings"
-        self._settle(_Findings({prefix + spelling: why for spelling in self._sections.get(section, {})}, []))
+    def _refuse_section(self, name: str, label: str) -> None:
+        """Refuse settings of a plugin that has none."""
+        section = normal_form(name)
+        self._plugin_models[section] = None
+        prefix, why = variable(section, ""), f"the {label} {shortened(name)} has no settings"
+        unknown = {prefix + spelling: why for spelling in self._sections.get(section, {})}
+        keys = [entry.keys for entry in self._in_file.get(section, {}).values()]
+        self._settle(_Findings(unknown, [], keys))
 
     def _kind_model(self, section: str) -> type[PolicySettings]:
         """Load the model of a kind, once."""
@@ -383,40 +502,73 @@ class Configuration:
         return self._kind_models[section]
 
     def _settle(self, findings: _Findings) -> None:
-        """Tell what was found: raise it, or only warn where all of it is unknown variables and that is wanted."""
-        told = sorted(findings.unknown.items())[:_MOST_TOLD]
+        """Tell what was found: raise it, or only warn where all of it is unknown and that is wanted."""
         lines = [
             f"{_shown_name(name)}: {why}{did_you_mean(name, self._names_like(name)) or ': unset it'}"
-            for name, why in told
+            for name, why in sorted(findings.unknown.items())[:_MOST_TOLD]
         ]
-        if len(findings.unknown) > len(told):
-            lines.append(f"… and {len(findings.unknown) - len(told)} more")
+        if self.file is not None:
+            lines += [
+                f"{self.file.name_of(*keys)}: {_NO_KEY}{self._like(keys) or ': remove it'}"
+                for keys in findings.keys[:_MOST_TOLD]
+            ]
+        more = len(findings.unknown) + len(findings.keys) - len(lines)
+        if more:
+            lines.append(f"… and {more} more")
         if lines and "unknown" in self._core and self._core["unknown"].value == "warn":
             warnings.warn("; ".join(lines), ConfigurationWarning, stacklevel=3)
             lines = []
         elif lines:
-            lines[-1] += " (RESILIENCE_UNKNOWN=warn passes over unknown variables)"
+            what = "unknown variables" if not findings.keys else "what is unknown"
+            lines[-1] += f" (RESILIENCE_UNKNOWN=warn passes over {what})"
         if lines or findings.problems:
             raise ConfigurationError("\n".join([*lines, *findings.problems]))
+
+    def _like(self, keys: tuple[str, ...]) -> str:
+        """Return the end of a message about a key of the file that nothing knows: what it may have meant."""
+        *path, key = keys
+        known: dict[str, tuple[str, ...]] = {}
+        if len(path) == 1 and normal_form(path[0]) in self._plugin_models:
+            model = self._plugin_models[normal_form(path[0])]
+            known = {field: (*path, field) for field in (() if model is None else model.model_fields)}
+        elif not path or path[0] == NAMED_KEY:
+            whole = len(path) == 3
+            for section, kind in self._kinds.items():
+                if whole and normal_form(path[2]) != section:
+                    continue
+                place = tuple(path) if whole else (*path, kind)
+                known |= {field: (*place, field) for field in self._fields_of(section)}
+                if not whole:
+                    known[kind] = place
+        else:
+            known = {field: (*path, field) for field in self._fields_of(normal_form(path[0]))}
+        if not path:
+            sections = [name.lower() for name in (*self._storages, *self._observers)]
+            known |= {name: (name,) for name in (*CoreSettings.model_fields, *sections, NAMED_KEY)}
+        found = closest(key, known)
+        return f": did you mean {dotted(known[found])}?" if found else ""
+
+    def _fields_of(self, section: str) -> list[str]:
+        """Return the fields of a kind; none if its policy does not load."""
+        try:
+            return list(self._kind_model(section).model_fields)
+        except Exception:  # noqa: BLE001 - a broken plugin must not hide the message that is being made
+            return []
 
     def _names_like(self, name: str) -> Iterator[str]:
         """Yield the names that an unknown variable may have meant."""
         rest = name.upper().removeprefix(PREFIX).split(DELIMITER)[1:]
         yield from map(variable, CoreSettings.model_fields)
-        for storage in self._storages:
+        for storage in (*self._storages, *self._observers):
             # Of a storage that was not chosen nobody knows the fields, so the one that stands there may be right.
-            fields = rest[:1] if storage not in self._storage_models else []
-            if (model := self._storage_models.get(storage)) is not None:
+            fields = rest[:1] if storage not in self._plugin_models else []
+            if (model := self._plugin_models.get(storage)) is not None:
                 fields = list(model.model_fields)
             yield from (variable(storage, field) for field in fields if field)
         # "RESILIENCE_POLICIES__A__B__KIND__FIELD" was meant for a guard named "a__b", which is "A_B" in variables.
         guard = normal_form("_".join(rest[:-2] or rest[:1]))
         for kind in self._kinds:
-            try:
-                fields = list(self._kind_model(kind).model_fields)
-            except Exception:  # noqa: BLE001, S112 - a broken plugin must not hide the message that is being made
-                continue
-            for field in fields:
+            for field in self._fields_of(kind):
                 yield variable(kind, field)
                 if len(rest) > 1:
                     yield variable(NAMED, guard, kind, field)
@@ -431,10 +583,11 @@ def _read(variables: Mapping[str, str]) -> Texts:
 
 
 class _Findings(NamedTuple):
-    """What is wrong with the variables: unknown ones and why each is, and messages about all else."""
+    """What is wrong: unknown variables and why each is, messages about all else, unknown keys of the file."""
 
     unknown: dict[str, str]
     problems: list[str]
+    keys: list[tuple[str, ...]]
 
 
 def _layer(
@@ -456,6 +609,48 @@ def _layer(
             layer[field] = Assigned(meaning(model.model_fields[field], text), name)
         except ValueError as error:
             findings.problems.append(f"{name}: {error}: give it a value or unset it")
+    return _tried(model, layer, findings)
+
+
+def _file_layer(
+    model: type[_Settings], entries: Mapping[str, Entry], file: ConfigFile, findings: _Findings
+) -> dict[str, Assigned]:
+    """Read one section of the file, for itself as `_layer` does."""
+    layer: dict[str, Assigned] = {}
+    for key, entry in entries.items():
+        name = file.name_of(*entry.keys)
+        field = model.model_fields.get(key)
+        if field is None:
+            findings.keys.append(entry.keys)
+        elif has_mark(field, "code_only"):
+            findings.problems.append(f"{name}: {key} can be set in code only: remove it")
+        elif has_mark(field, "variable_only"):
+            findings.problems.append(f"{name}: {key} can be set by {variable(key)} only: remove it")
+        else:
+            try:
+                layer[key] = Assigned(_typed(field, entry.value), name)
+            except ValueError as error:
+                findings.problems.append(f"{name}: {error}: give it a value or remove it")
+    return _tried(model, layer, findings)
+
+
+def _typed(field: FieldInfo, value: object) -> object:
+    """Return what a value of the file means; text is read as that of a variable is.
+
+    :raises ValueError: it has a type that no value of the field has.
+    """
+    if isinstance(value, str):
+        return meaning(field, value)
+    classes = set(classes_of(field.annotation))
+    if isinstance(value, dict):
+        raise ValueError("this is a setting, not a section")  # noqa: TRY004 - as all that is wrong with a value
+    if not isinstance(value, int | float | list) or (isinstance(value, bool) and bool not in classes):
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        raise ValueError(f"{shown} is refused: it has the wrong type")
+    return value  # pyright: ignore[reportUnknownVariableType] - a list of anything, which pydantic looks at
+
+
+def _tried(model: type[_Settings], layer: dict[str, Assigned], findings: _Findings) -> dict[str, Assigned]:
     try:
         model.model_validate({field: value for field, (value, _) in layer.items()})
     except ValidationError as error:
@@ -464,11 +659,17 @@ def _layer(
     return layer
 
 
-def _effective(settings: _Settings, assigned: Mapping[str, Assigned], section: tuple[str, ...]) -> list[Effective]:
+def _effective(
+    settings: _Settings,
+    assigned: Mapping[str, Assigned],
+    section: tuple[str, ...],
+    effective: Mapping[str, object] | None = None,
+) -> list[Effective]:
+    values = effective or {}
     return [
         Effective(
             field=name,
-            value=displayed(getattr(settings, name), field),
+            value=displayed(values.get(name, getattr(settings, name)), field),
             source=assigned[name].source if name in assigned else DEFAULT,
             description=field.description or "",
             variable=None if has_mark(field, "code_only") else variable(*section, name),

@@ -138,7 +138,7 @@ def meaning(field: FieldInfo, text: str) -> object:
     text = text.strip()
     if not text:
         raise ValueError("it is empty")
-    types = set(_types(field.annotation))
+    types = set(classes_of(field.annotation))
     if text == "none" and type(None) in types:
         return None
     if types & {list, tuple, set, frozenset}:
@@ -149,14 +149,14 @@ def meaning(field: FieldInfo, text: str) -> object:
     return text
 
 
-def _types(annotation: Any) -> Iterable[Any]:
+def classes_of(annotation: Any) -> Iterable[Any]:
     """Yield the classes a value may have at its top: those of a union each, of a generic the bare one."""
     annotation = getattr(annotation, "__value__", annotation)  # the value of a type alias
     origin = get_origin(annotation)
     if origin is Annotated:
-        yield from _types(get_args(annotation)[0])
+        yield from classes_of(get_args(annotation)[0])
     elif origin in {Union, UnionType}:
         for member in get_args(annotation):
-            yield from _types(member)
+            yield from classes_of(member)
     else:
         yield origin or annotation

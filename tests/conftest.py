@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# A distribution of its own, with its own tests: `tox run -e py313-plugin` installs it and runs them.
+collect_ignore = ["plugin_example"]
+
 # The same examples in each run, so that a passing tree goes on passing; `RESILIENCE_TEST_RANDOM=1` looks further.  How
 # long one takes says more of the machine than of the code.
 settings.register_profile(

@@ -22,6 +22,7 @@ from resilience.settings import CoreSettings
 from resilience_circuit_breaker import _state
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_filelock import FileStorage
+from resilience_journal import JournalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,6 +41,7 @@ def write_all(folder: Path) -> None:
     for name, text in {
         "settings-core.md": settings(CoreSettings),
         "settings-file.md": settings(FileStorage.Settings, "FILE"),
+        "settings-journal.md": settings(JournalSettings, "JOURNAL"),
         "settings-circuit-breaker.md": settings(CircuitBreakerPolicy.settings_model(), "CIRCUIT_BREAKER"),
         "hooks.md": hooks(),
         "transitions.md": transitions(_state.TABLE),

@@ -17,6 +17,8 @@ must not overlook (a new state, another meaning of a field) raises `SCHEMA`: old
 
 from __future__ import annotations
 
+from operator import le, lt
+
 from resilience.errors import StorageIncompatible
 from resilience.policy import FOREVER
 from resilience_circuit_breaker._config import BOUNDS
@@ -28,10 +30,14 @@ from resilience_circuit_breaker._state import (
     NO_PROBES,
     OPEN,
     STATES,
+    UNFIT,
     Probes,
+    Rest,
     State,
+    made_of,
 )
 from resilience_circuit_breaker._window import (
+    BUCKETS,
     CONSECUTIVE,
     COUNT,
     MOST_BUCKETS,
@@ -46,7 +52,7 @@ from resilience_circuit_breaker._window import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from resilience_circuit_breaker._state import Held
@@ -59,130 +65,111 @@ DEEPEST = 32
 LONGEST = 1000
 """Characters of a text in a known field."""
 
+_COUNTED = frozenset({"schema", "state", "epoch", "since", "failures", "last_failure", "last_error", "windows", "asks"})
+"""What a counted call changes, and the two before them."""
+_CLOSED = '{"schema":2,"state":"closed",'
 _OF_PROBES = frozenset({"half_open_successes", "half_open_failures", "nonce", "next_permit", "permits", "lapsed"})
-_KNOWN = _OF_PROBES | frozenset(
-    {
-        "schema",
-        "state",
-        "epoch",
-        "since",
-        "until",
-        "reason",
-        "failures",
-        "last_failure",
-        "last_error",
-        "opened_at",
-        "reopenings",
-        "late_count",
-        "settings",
-        "windows",
-        "rejected_count",
-        "asks",
-        "crossed",
-    }
+_KNOWN = (
+    _COUNTED
+    | _OF_PROBES
+    | {"until", "reason", "opened_at", "reopenings", "late_count", "settings", "rejected_count", "crossed"}
 )
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
-_quote: Callable[[str], str] | None = None
+# The parts of the standard library's `json` that are written in C, without its package: to import that takes longer
+# than anything else that a shell does with a record.
 
-
-def _load_quote() -> Callable[[str], str]:
-    global _quote  # noqa: PLW0603 - imported once, when the first record is written
-    from json.encoder import encode_basestring_ascii
-
-    _quote = encode_basestring_ascii
-    return _quote
+try:
+    from _json import encode_basestring_ascii as quote
+except ImportError:  # pragma: no cover - an interpreter that has it elsewhere
+    from json.encoder import encode_basestring_ascii as quote
 
 
 def dumps(value: object) -> str:
     """JSON text without spaces."""
-    import json
-
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return "".join(_encoder()(value, False))
 
 
-def encode(state: State, settings: str | None = None) -> bytes:
-    """Write a state as JSON text in ASCII; `settings` is the text of the state's settings, if it is known."""
-    quote = _quote or _load_quote()
-    if settings is None:
-        settings = dumps(state.settings) if state.settings else "{}"
-    error = state.last_error
-    tail = "" if error is None else f',"last_error":{quote(error)}'
-    if settings != "{}":
-        tail += f',"settings":{settings}'
-    if (
-        state.failures
-        and state.last_failure is not None
-        and state.state == CLOSED
-        and state.since is None
-        and state.until is None
-        and state.opened_at is None
-        and state.probes is NO_PROBES
-        and not (
-            state.reason
-            or state.reopenings
-            or state.late_count
-            or state.extra
-            or state.windows
-            or state.rejected_count
-            or state.asks
-        )
-    ):
-        # The road of every counted failure.
-        return (
-            f'{{"schema":2,"state":"closed","epoch":{state.epoch},"failures":{state.failures},'
-            f'"last_failure":{state.last_failure!r}{tail}}}'
-        ).encode("ascii")
-    text = f'{{"schema":{SCHEMA},"state":"{state.state}","epoch":{state.epoch}{_encode_numbers(state)}'
-    if state.reason:
-        text += f',"reason":{quote(state.reason)}'
-    if state.windows:
-        text += f',"windows":{{{",".join(map(_encode_window, state.windows.items()))}}}'
-    if state.probes is not NO_PROBES:
-        text += _encode_probes(state.probes, quote)
-    if state.extra:
-        tail += f",{dumps(state.extra)[1:-1]}"
-    return f"{text}{tail}}}".encode("ascii")
+def _unwritable(value: object) -> object:
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
-def _encode_numbers(state: State) -> str:  # noqa: C901 - one question a field, as asking in a loop takes far longer
-    text = ""
+def _encoder() -> Callable[[object, bool], Iterable[str]]:
+    try:
+        from _json import make_encoder
+    except ImportError:  # pragma: no cover - likewise
+        from json import JSONEncoder
+
+        return JSONEncoder(separators=(",", ":"), allow_nan=False).iterencode
+    # Markers against circles, what to do with others, how to quote, indent, separators, sort, skip, allow NaN.
+    return make_encoder({}, _unwritable, quote, None, ":", ",", False, False, False)
+
+
+def encode(state: State, /) -> bytes:
+    """Write a state as JSON text in UTF-8, of which it needs ASCII only."""
+    text = f'{{"schema":2,"state":"{state.state}","epoch":{state.epoch}'
     if state.failures:
         text += f',"failures":{state.failures}'
     if state.since is not None:
         text += f',"since":{state.since!r}'
-    if state.until is not None:
-        text += f',"until":{state.until!r}'
     if state.last_failure is not None:
         text += f',"last_failure":{state.last_failure!r}'
-    if state.opened_at is not None:
-        text += f',"opened_at":{state.opened_at!r}'
-    if state.reopenings:
-        text += f',"reopenings":{state.reopenings}'
-    if state.late_count:
-        text += f',"late_count":{state.late_count}'
-    if state.rejected_count:
-        text += f',"rejected_count":{state.rejected_count}'
     if state.asks:
         text += f',"asks":{state.asks}'
-    if state.crossed:
+    if state.windows:
+        text += f',"windows":{{{_encode_windows(state.windows)}}}'
+    if state.last_error is not None:
+        text += f',"last_error":{quote(state.last_error)}'
+    rest = state.rest
+    end = rest.text
+    if end is None:
+        end = rest.text = encode_rest(rest)
+    return f"{text}{end}".encode("ascii")
+
+
+def _encode_windows(windows: Windows) -> str:
+    texts: list[str] = []
+    for shape, window in windows.items():
+        if not isinstance(window, tuple):
+            text = "null" if window is None else repr(window)
+        elif is_of_time(shape):
+            text = written(window)
+        else:
+            failures, slow = window[3] or (0, 0)
+            text = f'[{window[0]},"{failures:x}","{slow:x}"]'
+        texts.append(f'"{shape}":{text}')
+    return ",".join(texts)
+
+
+def encode_rest(rest: Rest) -> str:  # noqa: C901 - one question a field
+    """Write the end of a record: what seldom changes, each with a comma before it, and what closes the object."""
+    text = ""
+    if rest.until is not None:
+        text += f',"until":{rest.until!r}'
+    if rest.opened_at is not None:
+        text += f',"opened_at":{rest.opened_at!r}'
+    if rest.reopenings:
+        text += f',"reopenings":{rest.reopenings}'
+    if rest.late_count:
+        text += f',"late_count":{rest.late_count}'
+    if rest.rejected_count:
+        text += f',"rejected_count":{rest.rejected_count}'
+    if rest.crossed:
         text += ',"crossed":true'
-    return text
+    if rest.reason:
+        text += f',"reason":{quote(rest.reason)}'
+    if rest.probes is not NO_PROBES:
+        text += _encode_probes(rest.probes)
+    if rest.settings:
+        text += f',"settings":{dumps(rest.settings)}'
+    if rest.extra:
+        text += f",{dumps(rest.extra)[1:-1]}"
+    return f"{text}}}"
 
 
-def _encode_window(named: tuple[str, Window | float | None]) -> str:
-    shape, window = named
-    if not isinstance(window, tuple):
-        return f'"{shape}":{"null" if window is None else repr(window)}'
-    if is_of_time(shape):
-        return f'"{shape}":{written(window)}'
-    failures, slow = window[3] or (0, 0)
-    return f'"{shape}":[{window[0]},"{failures:x}","{slow:x}"]'
-
-
-def _encode_probes(probes: Probes, quote: Callable[[str], str]) -> str:
+def _encode_probes(probes: Probes) -> str:
     text = ""
     if probes.successes:
         text += f',"half_open_successes":{probes.successes}'
@@ -220,34 +207,91 @@ def _no_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-_scan: Callable[[str, int], tuple[object, int]] | None = None
+class _Grammar:
+    """What the scanner asks for."""
+
+    strict = True
+    object_hook = None
+    object_pairs_hook = staticmethod(_no_doubles)
+    parse_float = float
+    parse_int = int
+    parse_constant = staticmethod(_no_constant)
+    memo: dict[str, str] = {}  # noqa: RUF012 - the scanner's
 
 
-def _load_scan() -> Callable[[str, int], tuple[object, int]]:
-    global _scan  # noqa: PLW0603 - imported once, when the first record is read
-    from json import JSONDecoder
+def _scanner() -> Callable[[str, int], tuple[Any, int]]:
+    try:
+        from _json import make_scanner
 
-    _scan = JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_doubles).raw_decode
-    return _scan
+        grammar: Any = _Grammar  # any object with these attributes
+        return make_scanner(grammar)
+    except (ImportError, AttributeError):  # pragma: no cover - an interpreter that has none, or one that asks for more
+        from json import JSONDecoder
+
+        return JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_doubles).raw_decode
 
 
-def decode(payload: bytes) -> State:
-    """Read a state.
+_scan = _scanner()
+
+
+def decode(payload: bytes, known: Rest | None = None) -> State:
+    """Read a state; if the record ends as `known` is written, `known` is what stands there.
 
     :raises ValueError: it is damaged; the message says what is wrong.
     :raises StorageIncompatible: a newer version of the library wrote it.
     """
-    scan = _scan or _load_scan()
+    if known is not None:
+        state = _decode_counted(payload, known)
+        if state is not None:
+            return state
     try:
         text = payload.decode("utf-8").strip()
-        fields, end = scan(text, 0)
+        fields, end = _scan(text, 0)
     except RecursionError:
         raise ValueError("the record is nested too deeply") from None
+    except StopIteration:
+        raise ValueError("the record is no JSON: there is nothing where a value should be") from None
     except ValueError as error:
         raise ValueError(f"the record is no JSON: {error}") from error
     if end != len(text):
         raise ValueError("the record is no JSON: something follows it")
     return _read(_object(fields, "JSON"))
+
+
+def _decode_counted(payload: bytes, known: Rest) -> State | None:
+    """Read a closed state as we write it, which differs from one that was read before in what was counted; else `None`.
+
+    Who shares a breaker reads one such record for each of his own commits.  Two thirds of it are in its end, settings
+    for the most part, which stays the same to the letter; not to read that again makes reading twice as fast.  What
+    stands before it must be whole without it, so the end is what follows the last of the fields.
+    """
+    if known.fit is UNFIT or not payload.isascii():
+        return None
+    end = known.text
+    if end is None:
+        end = known.text = encode_rest(known)
+    text = payload.decode("ascii")
+    if not text.startswith(_CLOSED) or not text.endswith(end):
+        return None
+    text = f"{text[: -len(end)]}}}"
+    try:
+        fields, length = _scan(text, 0)
+        if length != len(text) or not _COUNTED.issuperset(fields):
+            return None
+        take = fields.get
+        return made_of(
+            CLOSED,
+            _count(take("epoch", 0), "epoch"),
+            _seconds(take("since"), "since"),
+            _count(take("failures", 0), "failures"),
+            _seconds(take("last_failure"), "last_failure"),
+            _text(take("last_error"), "last_error"),
+            _read_windows(fields["windows"]) if "windows" in fields else NO_WINDOWS,
+            _count(take("asks", 0), "asks"),
+            known,
+        )
+    except (ValueError, StopIteration, RecursionError):
+        return None  # who reads all of it says what is wrong
 
 
 def _read(fields: dict[str, Any]) -> State:
@@ -300,26 +344,37 @@ def _read(fields: dict[str, Any]) -> State:
     )
 
 
+_shapes: dict[str, tuple[str, int]] = {}
+_MOST_KNOWN_SHAPES = 64
+
+
 def _read_windows(value: object) -> Windows:
     windows: dict[str, Window | float | None] = {}
     for shape, content in _object(value, "windows").items():
-        kind, _, size = shape.partition(":")
         if shape == CONSECUTIVE:
             windows[shape] = _seconds(content, "windows")
-        elif (
-            kind == COUNT
-            and size.isdigit()
-            and _is_number(size, "window_size")
-            and shape == shape_of(COUNT, int(size), 0)
-        ):
-            windows[shape] = _read_calls(content, int(size))
-        elif kind == TIME and _is_number(size, "window_duration") and shape == shape_of(TIME, 0, float(size)):
-            windows[shape] = summed(_read_buckets(content))
-        else:
-            raise ValueError(f"the record's windows have one that is none: {_shown(shape)}")
+            continue
+        kind, size = _shapes.get(shape) or _parsed(shape)
+        windows[shape] = _read_calls(content, size) if kind == COUNT else summed(_read_buckets(content))
     if len(windows) > MOST_SHAPES:
         raise ValueError(f"the record's windows are more than {MOST_SHAPES}")
     return windows
+
+
+def _parsed(shape: str) -> tuple[str, int]:
+    """Read the name of a shape, and remember it: there are few."""
+    kind, _, size = shape.partition(":")
+    parsed: tuple[str, int] | None = None
+    if kind == COUNT:
+        if size.isdigit() and _is_number(size, "window_size") and shape == shape_of(COUNT, int(size), 0):
+            parsed = (COUNT, int(size))
+    elif kind == TIME and _is_number(size, "window_duration") and shape == shape_of(TIME, 0, float(size)):
+        parsed = (TIME, 0)
+    if parsed is None:
+        raise ValueError(f"the record's windows have one that is none: {_shown(shape)}")
+    if len(_shapes) < _MOST_KNOWN_SHAPES:
+        _shapes[shape] = parsed
+    return parsed
 
 
 def _is_number(text: str, setting: str) -> bool:
@@ -346,8 +401,12 @@ def _mask(digits: object, calls: int) -> int:
 
 
 def _read_buckets(content: object) -> list[tuple[int, int, int, int]]:
+    items = _items(content, None)
     buckets: list[tuple[int, int, int, int]] = []
-    for bucket in _items(content, None):
+    if _are_buckets(items):
+        buckets += map(tuple, items)
+        return buckets
+    for bucket in items:
         number, *counts = _items(bucket, 4)
         if type(number) is not int or abs(number) > LARGEST * 100 or (buckets and number <= buckets[-1][0]):
             raise ValueError(f"the record's windows have a bucket without its place: {_shown(bucket)}")
@@ -358,6 +417,25 @@ def _read_buckets(content: object) -> list[tuple[int, int, int, int]]:
     if len(buckets) > MOST_BUCKETS:
         raise ValueError(f"the record's windows have one with more than {MOST_BUCKETS} buckets")
     return buckets
+
+
+def _are_buckets(items: list[Any]) -> bool:
+    """Whether all is well with up to ten buckets at once; if it is not, what is wrong is looked for one by one."""
+    if not 0 < len(items) <= BUCKETS or {*map(type, items)} != {list} or {*map(len, items)} != {4}:
+        return False
+    numbers, calls, failures, slow = zip(*items, strict=True)
+    return (
+        {*map(type, numbers), *map(type, calls), *map(type, failures), *map(type, slow)} == {int}
+        and all(map(lt, numbers, numbers[1:]))
+        and numbers[0] >= -LARGEST * 100
+        and numbers[-1] <= LARGEST * 100
+        and min(calls) >= 1
+        and max(calls) <= LARGEST
+        and min(failures) >= 0
+        and min(slow) >= 0
+        and all(map(le, failures, calls))
+        and all(map(le, slow, calls))
+    )
 
 
 def _items(value: object, length: int | None) -> list[Any]:

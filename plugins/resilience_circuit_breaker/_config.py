@@ -89,7 +89,8 @@ class CircuitBreakerConfig:
 
     Made of them: `shape`, the name of the window in the record; `in_a_row`, whether it is ``consecutive``; `opens_at`,
     the failures that open it, whatever their rate; `window_span`, the nanoseconds of `window_duration`; `window_mask`,
-    all bits of a window of calls; `slow_after`, the seconds after which a call is slow, infinity if none ever is.
+    all bits of a window of calls; `slow_after`, the seconds after which a call is slow, infinity if none ever is;
+    `failures_from` and `slow_from`, the failures and slow calls in a window with less of which no threshold is reached.
 
     :raises ValueError: a value lies outside its bounds or contradicts another; the message names field and fix.
     """
@@ -100,6 +101,7 @@ class CircuitBreakerConfig:
         "failure_on",
         "failure_rate_threshold",
         "failure_threshold",
+        "failures_from",
         "gather",
         "given",
         "half_open_failure_threshold",
@@ -119,6 +121,7 @@ class CircuitBreakerConfig:
         "slow_after",
         "slow_call_duration",
         "slow_call_rate_threshold",
+        "slow_from",
         "window",
         "window_duration",
         "window_mask",
@@ -195,6 +198,8 @@ class CircuitBreakerConfig:
         self.minimum_calls = minimum_calls
         self.failure_rate_threshold = 0.5 if failure_rate_threshold is None else failure_rate_threshold
         self.slow_call_rate_threshold = slow_call_rate_threshold
+        self.failures_from = min(self.opens_at, _fewest(self.failure_rate_threshold, minimum_calls))
+        self.slow_from = _fewest(slow_call_rate_threshold, minimum_calls)
         self.slow_call_duration = slow_call_duration
         self.slow_after = FOREVER if slow_call_rate_threshold is None else slow_call_duration
         self.reset_timeout = reset_timeout
@@ -241,6 +246,16 @@ class CircuitBreakerConfig:
             other.failure_if = predicate["failure_if"]
         check_contradictions(other.reset_timeout, other.reset_timeout_max, other.failure_on, other.ignore)
         return other
+
+
+def _fewest(rate: float | None, minimum_calls: int) -> int:
+    """How many calls reach a rate among `minimum_calls`; among more calls, fewer never do."""
+    if rate is None:
+        return NEVER
+    fewest = max(0, int(rate * minimum_calls) - 1)
+    while fewest / minimum_calls < rate:  # as the rate itself is judged: a product is rounded otherwise
+        fewest += 1
+    return fewest
 
 
 def _check_number(name: str, value: float) -> None:

@@ -139,6 +139,11 @@ class CircuitBreakerSettings(PolicySettings):
         check_contradictions(self.reset_timeout, self.reset_timeout_max, self.failure_on, self.ignore)
         return self
 
+    def effective(self) -> Mapping[str, object]:
+        """Return what the settings come to that were left open: defaults that depend on others."""
+        config = self.config()
+        return {name: getattr(config, name) for name in type(self).model_fields if getattr(self, name) is None}
+
     def config(self, given: Mapping[str, object] | None = None) -> CircuitBreakerConfig:
         """Resolve what the settings leave open: defaults that depend on others, names of classes.
 

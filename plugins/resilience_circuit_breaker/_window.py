@@ -18,11 +18,14 @@ A shape is the name under which a window stands in the record: ``consecutive``, 
 
 from __future__ import annotations
 
+from resilience.policy import FAILURE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from resilience.policy import Report
     from resilience_circuit_breaker._config import CircuitBreakerConfig
 
     Bucket = tuple[int, int, int, int]
@@ -45,6 +48,7 @@ MOST_SHAPES = 4
 NOTHING: Window = (0, 0, 0, ())
 """A window in which nothing stands."""
 NO_WINDOWS: Windows = {}
+_WRITTEN = "[%d,%d,%d,%d],".__mod__
 
 
 def shape_of(window: str, size: int, duration: float) -> str:
@@ -69,74 +73,69 @@ def end_of_bucket(span: int, number: int) -> float:
     return -((number + 1) * span // -BUCKETS) / 1e9
 
 
-def added(
-    config: CircuitBreakerConfig, window: Window, now: float, at: float, calls: int, *, failed: bool, slow: bool
-) -> Window:
-    """Add so many calls that ended alike at wall-clock second `at`; what no longer stands in the window is left out."""
+def end_of_bucket_at(span: int, at: float) -> float:
+    """Wall-clock second at which the bucket of a wall-clock second ends."""
+    return -((int(at * 1e9) * BUCKETS // span + 1) * span // -BUCKETS) / 1e9
+
+
+def added(config: CircuitBreakerConfig, windows: Windows, event: Report) -> Window:
+    """Add what is reported to the configured window; what no longer stands in it is left out."""
+    window: Any = windows.get(config.shape, NOTHING)
+    calls = event.count
+    failed = calls if event.outcome == FAILURE else 0
+    duration = event.duration
+    slow = calls if duration is not None and duration > config.slow_after else 0
     if config.window == COUNT:
-        return _pushed(config, window, calls, failed=failed, slow=slow)
+        return _pushed(config, window, calls, failed, slow)
+    at = event.at
+    now = event.now
     span = config.window_span
-    number = present = int(at * 1e9) * BUCKETS // span
-    if at != now:
-        present = int(now * 1e9) * BUCKETS // span
+    number = present = int(now * 1e9) * BUCKETS // span
+    if at < now:  # nothing ends after it was reported
+        number = int(at * 1e9) * BUCKETS // span
     total, failures, slows, content = window
-    more_failures = calls if failed else 0
-    more_slows = calls if slow else 0
     if content:
         older, text, last = content
         if last[0] == number == present and (older[0] if older else last)[0] > present - BUCKETS:
-            last = (number, last[1] + calls, last[2] + more_failures, last[3] + more_slows)
-            return total + calls, failures + more_failures, slows + more_slows, (older, text, last)
+            last = (number, last[1] + calls, last[2] + failed, last[3] + slow)
+            return total + calls, failures + failed, slows + slow, (older, text, last)
     if number <= present - BUCKETS:  # it had to wait for so long that it is out of the window
         return seen(span, window, now)
     counted: dict[int, Bucket] = {bucket[0]: bucket for bucket in _kept(buckets_of(window), present)}
     _, its, its_failures, its_slows = counted.get(number, (number, 0, 0, 0))
-    counted[number] = (number, its + calls, its_failures + more_failures, its_slows + more_slows)
+    counted[number] = (number, its + calls, its_failures + failed, its_slows + slow)
     return summed(sorted(counted.values()))
 
 
-def at_most(
-    config: CircuitBreakerConfig, window: Window, now: float, calls: int, *, failed: bool, slow: bool
-) -> tuple[int, int, int]:
-    """Count what stands in a window if more calls are added: all calls, and of the others no less than there will be.
-
-    Cheap; where it cannot tell, it adds them.
-    """
-    total, failures, slows, content = window
-    total += calls
-    if config.window == COUNT:
-        total = min(total, config.window_size)
-    elif content:
-        older, _, last = content
-        present = int(now * 1e9) * BUCKETS // config.window_span
-        if last[0] > present + BUCKETS or (older[0] if older else last)[0] <= present - BUCKETS:
-            return added(config, window, now, now, calls, failed=failed, slow=slow)[:3]
-    return total, failures + calls if failed else failures, slows + calls if slow else slows
-
-
-def _pushed(config: CircuitBreakerConfig, window: Window, calls: int, *, failed: bool, slow: bool) -> Window:
+def _pushed(config: CircuitBreakerConfig, window: Window, calls: int, failed: int, slow: int) -> Window:
     size = config.window_size
     total, _, _, content = window
     failures, slows = content or (0, 0)
-    calls = min(calls, size)
-    bits = (1 << calls) - 1
-    full = config.window_mask
-    failures = (failures << calls | (bits if failed else 0)) & full
-    slows = (slows << calls | (bits if slow else 0)) & full
     total += calls
-    return min(total, size), failures.bit_count(), slows.bit_count(), (failures, slows)
+    if total > size:
+        total = size
+        calls = min(calls, size)
+    full = config.window_mask
+    failures = failures << calls & full
+    slows = slows << calls & full
+    if failed:
+        failures |= (1 << calls) - 1
+    if slow:
+        slows |= (1 << calls) - 1
+    return total, failures.bit_count(), slows.bit_count(), (failures, slows)
 
 
-def added_late(
-    config: CircuitBreakerConfig, window: Window, at: float, calls: int, *, failed: bool, slow: bool
-) -> Window:
-    """Add calls to a window that is kept to be looked at: nothing leaves it, whatever the time."""
+def added_late(config: CircuitBreakerConfig, windows: Windows, event: Report) -> Window:
+    """Add what is reported to a window that is kept to be looked at: nothing leaves it, whatever the time."""
+    window: Any = windows.get(config.shape, NOTHING)
+    calls = event.count
+    failed = calls if event.outcome == FAILURE else 0
+    slow = calls if event.duration is not None and event.duration > config.slow_after else 0
     if config.window == COUNT:
-        return _pushed(config, window, calls, failed=failed, slow=slow)
-    *older, last = buckets_of(window) or ((bucket_of(config.window_span, at), 0, 0, 0),)
+        return _pushed(config, window, calls, failed, slow)
+    *older, last = buckets_of(window) or ((bucket_of(config.window_span, event.now), 0, 0, 0),)
     number, its, failures, slows = last
-    last = (number, its + calls, failures + (calls if failed else 0), slows + (calls if slow else 0))
-    return summed((*older, last))
+    return summed((*older, (number, its + calls, failures + failed, slows + slow)))
 
 
 def filled(config: CircuitBreakerConfig, now: float, successes: int, failures: int, slows: int) -> Window:
@@ -184,14 +183,10 @@ def summed(buckets: Sequence[Bucket]) -> Window:
     """Make a window of time of its buckets."""
     if not buckets:
         return NOTHING
-    total = failures = slows = 0
-    for _, its, its_failures, its_slows in buckets:
-        total += its
-        failures += its_failures
-        slows += its_slows
+    _, calls, failures, slows = zip(*buckets, strict=True)
     *older, last = buckets
-    text = "".join([f"[{number},{its},{failed},{slow}]," for number, its, failed, slow in older])
-    return total, failures, slows, (tuple(older), text, last)
+    text = "".join(map(_WRITTEN, older))
+    return sum(calls), sum(failures), sum(slows), (tuple(older), text, last)
 
 
 def written(window: Window) -> str:

@@ -159,7 +159,10 @@ class CircuitBreaker(Guard):
             return cell
         policy = cell.policy
         assert isinstance(policy, CircuitBreakerPolicy)  # noqa: S101 - what `policy_type` made; for the type checkers
-        return runtime.bind(self._key, policy.judging(**judgement))
+        remake: Any = runtime.remaking(cell)
+        return runtime.bind(
+            self._key, policy.judging(**judgement), lambda configuration: remake(configuration).judging(**judgement)
+        )
 
     def __repr__(self) -> str:
         """Class, name and what it judges by; the state would need a look at the storage."""

@@ -6,7 +6,7 @@ import sys
 
 from resilience.errors import ConfigurationError
 from resilience.policy import FAILURE, FOREVER, NEUTRAL, SUCCESS
-from resilience_circuit_breaker import _codec
+from resilience_circuit_breaker._codec import decode, dumps, encode
 from resilience_circuit_breaker._config import BOUNDS, MOST_GATHERED, CircuitBreakerConfig, checked, mro, resolve
 from resilience_circuit_breaker._errors import Rejection
 from resilience_circuit_breaker._state import (
@@ -14,7 +14,9 @@ from resilience_circuit_breaker._state import (
     DISABLED,
     HALF_OPEN,
     METRICS_ONLY,
+    NO_FIELDS,
     Machine,
+    Rest,
     State,
     end_of_span,
     free_at,
@@ -64,9 +66,9 @@ class CircuitBreakerPolicy(Machine):
 
     __slots__ = (
         "_failing",
-        "_given",
         "_ignored",
         "_judged",
+        "_known",
         "gather",
         "gather_limit",
         "judges_results",
@@ -89,7 +91,7 @@ class CircuitBreakerPolicy(Machine):
         self._failing: frozenset[int] | None = None
         self._ignored: frozenset[int] = frozenset()
         self._judged: dict[int, tuple[type, Outcome | Literal["cancelled"]]] = {}
-        self._given = None if config.given is None else _codec.dumps(config.given)
+        self._known = Rest(settings=NO_FIELDS if config.given is None else config.given)
 
     @staticmethod
     def settings_model() -> type[CircuitBreakerSettings]:
@@ -154,9 +156,7 @@ class CircuitBreakerPolicy(Machine):
         """Return the state of a breaker that has no record: CLOSED, epoch 0."""
         return _INITIAL
 
-    def encode(self, state: State, /) -> bytes:
-        """Write a state as JSON text in UTF-8."""
-        return _codec.encode(state, self._given if state.settings is self.config.given else None)
+    encode = staticmethod(encode)
 
     def decode(self, payload: bytes, /) -> State:
         """Read a state.
@@ -164,7 +164,17 @@ class CircuitBreakerPolicy(Machine):
         :raises ValueError: it is damaged; the message says what is wrong.
         :raises StorageIncompatible: a newer version of the library wrote it.
         """
-        return _codec.decode(payload)
+        known = self._known
+        state = decode(payload, known)
+        rest = state.rest
+        if rest is not known:
+            given = self.config.given
+            # What was read is what the code gave: the same object says so at a glance, see `Rest.fit`.
+            if given is not None and given is not rest.settings and dumps(rest.settings) == dumps(given):
+                state = state.but(settings=given)
+                rest = state.rest
+            self._known = rest
+        return state
 
     def expires_at(self, state: State, /) -> float | None:
         """Wall-clock seconds after which the state means nothing any more; `None`: never.

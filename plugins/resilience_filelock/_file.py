@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 LOOK: Final = 1.0
 """Seconds between two looks at whether somebody replaced the file behind our back."""
 pack_head: Final = HEAD.pack
+new_version: Callable[[type[Version], tuple[str, int]], Version] = tuple.__new__  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - typeshed's gap
+"""Makes a version without its constructor, which adds nothing: this stands on the road of every commit."""
 _LONG_AGO: Final = float("-inf")
 _NO_HEAD: Final = RETIRED - 1
 """What a head is taken for that is not there; no version has it."""
@@ -270,7 +272,7 @@ class RecordFile:
                 return self._keep(word, 1, None, None)
             number = number_of(word)
             if number is not None:
-                found = decode_slot(pread(self.fd, layout.slot, layout.header + (number & 1) * layout.slot))
+                found = decode_slot(pread(self.fd, layout.slot, layout.slots[number & 1]))
                 if found is not None and found[0] == number:
                     return self._keep(word, number + 1, found[3], Version(found[1], number))
             if view[0] == word:
@@ -284,7 +286,7 @@ class RecordFile:
         What is committed next gets a number above all that stand in the file, and the slot that is damaged.
         """
         layout = self.layout
-        slots = [decode_slot(pread(self.fd, layout.slot, layout.header + index * layout.slot)) for index in (0, 1)]
+        slots = [decode_slot(pread(self.fd, layout.slot, offset)) for offset in layout.slots]
         found = max((slot for slot in slots if slot is not None), key=itemgetter(0), default=None)
         if found is None:
             raise Damaged("has no version that is whole")
@@ -300,20 +302,24 @@ class RecordFile:
         self.last = state
         return state
 
-    def commit(self, payload: bytes, expires_at: float | None) -> Snapshot:
-        """Write the version that follows `last`, which is current, with the lock held.
+    def commit(self, current: State, payload: bytes, expires_at: float | None) -> Snapshot:
+        """Write the version that follows the current state, with the lock held.
+
+        Not that of `last`: another thread that reads without the lock may put an older one there at any time.
 
         :raises OSError: it was not written.
         :raises Unsure: it may have been.
         """
-        _, number, snapshot = self.last
+        _, number, snapshot = current
         version = snapshot.version
         incarnation = new_incarnation() if version is None else version[0]
-        fd, layout, durable = self.fd, self.layout, self._mode.durable
+        fd, mode = self.fd, self._mode
         data = encode_slot(number, incarnation.encode(), expires_at, payload)
-        offset = layout.header + (number & 1) * layout.slot
-        if (written := pwrite(fd, data, offset)) != len(data):
+        offset = self.layout.slots[number & 1]
+        written = pwrite(fd, data, offset)
+        if written != len(data):
             write_all(fd, data[written:], offset + written)
+        durable = mode.durable
         if durable:
             sync(fd)
         head = word_of(number)
@@ -323,7 +329,13 @@ class RecordFile:
                 sync(fd)
         except OSError as error:
             self._doubt(error, head)
-        return self._keep(head, number + 1, payload, Version(incarnation, number))[2]
+        version = new_version(Version, (incarnation, number))
+        if not mode.told:
+            return self._keep(head, number + 1, payload, version)[2]
+        # What `_keep` does, in line.
+        snapshot = Snapshot(payload, version, Word(self.view, head))
+        self.last = (head, number + 1, snapshot)
+        return snapshot
 
     def _doubt(self, error: OSError, head: int) -> NoReturn:
         """Tell a head that could not be written from one that may have been."""

@@ -66,13 +66,17 @@ MAX_PAYLOAD: Final = 1 << 20
 
 
 class Layout:
-    """Where the parts of one file are; `capacity` is the longest payload that a slot takes, in bytes."""
+    """Where the parts of one file are.
 
-    __slots__ = ("capacity", "header", "slot")
+    `slots` are the offsets of the two slots, `capacity` is the longest payload that a slot takes, in bytes.
+    """
+
+    __slots__ = ("capacity", "header", "slot", "slots")
 
     def __init__(self, header: int, slot: int) -> None:
         self.header = header
         self.slot = slot
+        self.slots = (header, header + slot)
         self.capacity = slot - _SLOT.size - 1  # a newline after the payload, for people
 
     @property
@@ -129,7 +133,7 @@ def encode_file(
     image[_HEADER_OFFSET : _KEY_OFFSET + len(text)] = _HEADER.pack(*parts, checksum) + text
     if number:
         slot = encode_slot(number, incarnation.encode(), expires_at, payload)
-        begin = layout.header + (number & 1) * layout.slot
+        begin = layout.slots[number & 1]
         image[begin : begin + len(slot)] = slot
     return bytes(image)
 

@@ -21,6 +21,7 @@ from resilience import (
 )
 from resilience_filelock._errors import unavailable
 from resilience_filelock._file import (
+    LOOK,
     Mode,
     RecordFile,
     Unsure,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
     from typing import Final, Protocol
+
+    from resilience_filelock._file import State
 
     class FilePlan(Protocol):
         """What the storage reads of its settings; `FileSettings` is the model."""
@@ -300,18 +303,19 @@ class FileStorage:
             with self.resilience_lock(key, timeout):
                 return self.resilience_save(key, payload, expected, expires_at, timeout)
         try:
-            word, _, snapshot = file.last
-            if file.view[0] != word:
-                snapshot = self._current(file)
+            state = file.last
+            if file.view[0] != state[0]:
+                state = self._current(file)
+            snapshot = state[2]
             if snapshot.version != expected:
                 raise StorageConflict(
                     f"{key} has version {snapshot.version}, not {expected}", key=key, current=snapshot
                 )
-            if not file.linked():
+            if clock.monotonic() - file.checked >= LOOK and not file.in_place():  # as `linked` does, in line
                 raise self._vanished(key)
             if len(payload) > file.capacity:
-                return self._grow(entry, file, payload, expires_at)
-            return file.commit(payload, expires_at)
+                return self._grow(entry, file, state, payload, expires_at)
+            return file.commit(state, payload, expires_at)
         except ValueError as error:
             raise self._unseen(error, entry) from error
         except OSError as error:
@@ -326,13 +330,13 @@ class FileStorage:
         return StorageConflict(f"the file of {key} was deleted or replaced by somebody else", key=key)
 
     @staticmethod
-    def _current(file: RecordFile) -> Snapshot:
+    def _current(file: RecordFile) -> State:
         state = file.refresh(clock.monotonic())
         if state is None:
             raise Damaged("was retired although it was locked")
-        return state[2]
+        return state
 
-    def _grow(self, entry: Entry, file: RecordFile, payload: bytes, expires_at: float | None) -> Snapshot:
+    def _grow(self, entry: Entry, file: RecordFile, state: State, payload: bytes, expires_at: float | None) -> Snapshot:
         """Commit a payload that no slot of the file takes: into a bigger file, put in its place."""
         if not file.in_place():
             raise self._vanished(entry.key)
@@ -340,11 +344,11 @@ class FileStorage:
             raise StorageUnavailable(
                 f"the record of {entry.key} would have {len(payload)} bytes, {MAX_PAYLOAD} are allowed", key=entry.key
             )
-        _, number, snapshot = file.last
+        _, number, snapshot = state
         incarnation = new_incarnation() if snapshot.version is None else snapshot.version.incarnation
         layout = layout_for(entry.key, len(payload))
         image = encode_file(entry.key, layout, number, incarnation, expires_at, payload)
-        return self._current(self._succeed(entry, file, image))
+        return self._current(self._succeed(entry, file, image))[2]
 
     def _succeed(self, entry: Entry, file: RecordFile, image: bytes) -> RecordFile:
         """Put a new file, locked already, into the place of a locked one, in one step that cannot be half done."""

@@ -32,9 +32,13 @@ _TRANSITION = _WARNING, "state changed"
 _EVENTS = {
     "degraded": (_WARNING, "storage does not answer"),
     "recovered": (_INFO, "storage answers again"),
+    "configuration_rejected": (_ERROR, "configuration refused"),
+    "configuration_reloaded": (_INFO, "configuration reloaded"),
     "late": (_DEBUG, "late report"),
     "reset": (_INFO, "reset by hand"),
+    "settings_conflict": (_WARNING, "settings in conflict"),
     "state_reset": (_ERROR, "damaged record set aside"),
+    "would_have_opened": (_WARNING, "would have opened"),
 }
 """Level and message by the name of the event."""
 
@@ -49,7 +53,8 @@ class LoggingObserver:
     """Logs every transition and every event to the logger ``resilience``.
 
     Levels: a transition is a WARNING, whichever way it goes, as nobody but its policy knows which states are good
-    ones.  Of the events, ``state_reset`` is an ERROR, ``degraded`` a WARNING, ``late`` DEBUG, all others INFO.
+    ones.  Of the events, ``state_reset`` and ``configuration_rejected`` are ERRORs, ``degraded``,
+    ``settings_conflict`` and ``would_have_opened`` WARNINGs, ``late`` is DEBUG, all others are INFO.
     """
 
     _logger: Logger | None = None

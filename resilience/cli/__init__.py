@@ -53,6 +53,7 @@ def _serve(shell: Shell, words: list[str]) -> int:
     from resilience.cli import catalogue
     from resilience.cli.parser import UsageError, parse, shown
 
+    words = catalogue.joined(words)
     first = words[0] if words else "--help"
     if first in {"-h", "--help"}:
         from resilience.cli.help import overview

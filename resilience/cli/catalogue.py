@@ -1,8 +1,8 @@
-"""All verbs: those of the core, and those that installed policies bring."""
+"""All verbs: those of the core, and those that installed policies and observers bring."""
 
 from __future__ import annotations
 
-from resilience.cli.arguments import JSON, NAME, span
+from resilience.cli.arguments import JSON, NAME, NAMES, span
 from resilience.cli.verbs import Argument, Verb
 
 TYPE_CHECKING = False
@@ -25,10 +25,40 @@ def _config(shell: Shell, arguments: Namespace) -> int:
     return run(shell, arguments)
 
 
+def _watch(shell: Shell, arguments: Namespace) -> int:
+    from resilience.cli.watch import run
+
+    return run(shell, arguments)
+
+
 def _plugins(shell: Shell, arguments: Namespace) -> int:
     from resilience.cli.plugins import run
 
     return run(shell, arguments)
+
+
+def _plugin_new(shell: Shell, arguments: Namespace) -> int:
+    from resilience.cli.plugin.new import run
+
+    return run(shell, arguments)
+
+
+def _plugin_check(shell: Shell, arguments: Namespace) -> int:
+    from resilience.cli.plugin.check import run
+
+    return run(shell, arguments)
+
+
+def _new_name(text: str) -> str:
+    from resilience.cli.plugin.new import name_of
+
+    return name_of(text)
+
+
+def _names_of_checks(text: str) -> tuple[str, ...]:
+    from resilience.cli.plugin.check import names_of
+
+    return names_of(text)
 
 
 def _doctor(shell: Shell, arguments: Namespace) -> int:
@@ -51,7 +81,30 @@ CORE = (
         Argument("NAME", help="also the settings of the guard of this name", convert=NAME.convert, nargs="?"),
         JSON,
     ),
+    Verb(
+        "watch",
+        "Show the status again and again, until Ctrl-C.",
+        _watch,
+        NAMES,
+        Argument("--interval", help="time between two looks (default: 1s)", convert=span, metavar="TIME", default=1.0),
+    ),
     Verb("plugins", "Show what is installed, whether it loads, and what is in use.", _plugins, JSON),
+    Verb(
+        "plugin new",
+        "Write a plugin project with a storage that works, to be replaced by yours.",
+        _plugin_new,
+        Argument("NAME", help="the scheme of its URL: my-store", convert=_new_name),
+        Argument("--folder", help="where; without, resilience-NAME in this folder", metavar="DIR"),
+    ),
+    Verb(
+        "plugin check",
+        "Put a storage to the proof, with threads and with processes.",
+        _plugin_check,
+        Argument("URL", help="of the storage; keys that nobody else has are saved and removed"),
+        Argument("--quick", help="fewer rounds and processes: some 5 s instead of 20", action="store_true"),
+        Argument("--only", help="run these checks, commas between", convert=_names_of_checks, metavar="CHECKS"),
+        JSON,
+    ),
     Verb("doctor", "Try whether the chosen storage does what it must.", _doctor, JSON),
     Verb(
         "demo",
@@ -63,6 +116,12 @@ CORE = (
         ),
     ),
 )
+
+
+def joined(words: list[str]) -> list[str]:
+    """Join the words of a verb that has two: ``plugin new``."""
+    two = " ".join(words[:2])
+    return [two, *words[2:]] if any(verb.name == two for verb in CORE if " " in verb.name) else words
 
 
 def find(name: str, plan: Callable[[], Plan | None] = lambda: None) -> Verb | None:
@@ -104,7 +163,7 @@ def brought_by() -> dict[str, tuple[str, str]]:
 
 
 def of_policies() -> tuple[list[Verb], list[PluginError]]:
-    """Load the verbs of all installed policies, and say which policies do not load.
+    """Load the verbs of all installed policies and observers, and say which policies do not load.
 
     Where two have the same verb, the second one's is called ``kind.verb``.
     """
@@ -119,11 +178,14 @@ def _all() -> tuple[list[tuple[Verb, tuple[str, str]]], list[PluginError]]:
     taken = {verb.name for verb in CORE}
     verbs: list[tuple[Verb, tuple[str, str]]] = []
     broken: list[PluginError] = []
-    for kind, entry_point in sorted(plugins.installed(plugins.POLICY).items(), key=_ours_first):
+    groups = (plugins.POLICY, plugins.OBSERVER)
+    found = [item for group in groups for item in sorted(plugins.installed(group).items(), key=_ours_first)]
+    for kind, entry_point in found:
         try:
             brought = _brought(entry_point)
         except PluginError as error:
-            broken.append(error)
+            if entry_point.group == plugins.POLICY:  # whoever opens the storage is warned of an observer
+                broken.append(error)
             continue
         for verb in brought:
             unique = verb if verb.name not in taken else verb.named(f"{kind}.{verb.name}")
@@ -136,9 +198,11 @@ def _brought(entry_point: EntryPoint) -> list[Verb]:
     from resilience import plugins
     from resilience.errors import PluginError
 
-    policy = plugins.load(entry_point)
+    plugin = plugins.load(entry_point)
+    if entry_point.group == plugins.OBSERVER and not hasattr(plugin, "verbs"):
+        return []
     try:
-        return list(policy.verbs())
+        return list(plugin.verbs())
     except Exception as error:
         raise PluginError(
             f"{plugins.origin(entry_point)} brings no verbs: {type(error).__name__}: {error}; repair or uninstall it"

@@ -50,6 +50,12 @@ def run(shell: Shell, arguments: Namespace) -> int:
                 shell.say(f"the settings that code stored for {kind} {name!r} cannot be read: {outage}")
                 status = UNAVAILABLE
         sections.append((kind, configuration.explain(kind, name, policy.settings_model(), {}, stored)))
+    for label, entry_point in plugins.installed(plugins.OBSERVER).items():
+        try:
+            model = plugins.settings_of(plugins.load(entry_point))
+        except PluginError:
+            continue  # as when the runtime is opened: it is left out
+        sections.append((label, configuration.explain_observer(label, model)))
     if arguments.json:
         shell.json([_fields(section, setting) for section, settings in sections for setting in settings])
     else:

@@ -41,6 +41,8 @@ def unknown(name: str) -> Exception:
     """Make the error that a verb gets that there is not: a plugin's, if one that does not load may have it."""
     brought, broken = catalogue.of_policies()
     names = [verb.name for verb in (*brought, *catalogue.CORE)]
+    if two := [other for other in names if other.startswith(f"{name} ")]:
+        return UsageError(f"{shown(name)} has a second word: there are {', '.join(two)}", two[0])
     near = get_close_matches(name[:_LONGEST], names, 1)
     message = f"there is no verb {shown(name)}; "
     message += f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"

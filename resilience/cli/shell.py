@@ -79,15 +79,19 @@ class Shell:
     # -- output ------------------------------------------------------------------------------------------------------
 
     @property
+    def is_terminal(self) -> bool:
+        """Whether the output is a terminal that obeys codes."""
+        environ = self.runtime.environ
+        return self._out is not None and self._out.isatty() and environ.get("TERM", "") not in {"", "dumb"}
+
+    @property
     def has_colour(self) -> bool:
         """Whether the output is a terminal that shows colours, and `NO_COLOR` does not forbid them."""
-        environ = self.runtime.environ
-        return (
-            self._out is not None
-            and self._out.isatty()
-            and not environ.get("NO_COLOR")
-            and environ.get("TERM", "") not in {"", "dumb"}
-        )
+        return self.is_terminal and not self.runtime.environ.get("NO_COLOR")
+
+    def collecting(self) -> Collecting:
+        """Keep what is written while this is entered, to be written as a whole: ``with … as frame``."""
+        return Collecting(self)
 
     def write(self, text: str) -> None:
         """Write to the standard output.
@@ -135,6 +139,42 @@ class Shell:
         notes, self.notes[:] = list(self.notes), []
         for note in notes:
             self.say(f"warning: {' '.join(note.splitlines())}")
+
+
+class Collecting:
+    """Takes the place of the output of a shell for a while; what was written is `getvalue()`."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._parts: list[str] = []
+        self._out: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        collected: Any = self
+        self._out, self._shell._out = self._shell._out, collected  # noqa: SLF001 - this module's own
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let the shell have its output again."""
+        self._shell._out = self._out  # noqa: SLF001 - this module's own
+
+    @property
+    def encoding(self) -> str | None:
+        """That of the output."""
+        return None if self._out is None else self._out.encoding
+
+    def isatty(self) -> bool:
+        """Whether the output is a terminal."""
+        return self._out is not None and self._out.isatty()
+
+    def write(self, text: str) -> None:
+        """Keep it."""
+        self._parts.append(text)
+
+    def getvalue(self) -> str:
+        """Return all that was written."""
+        return "".join(self._parts)
 
 
 def _encodable(text: str, stream: TextIO) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 OK = 0
+VIOLATED = 1
 USAGE = 2
 UNAVAILABLE = 69
 SOFTWARE = 70
@@ -17,6 +18,7 @@ SIGNALLED = 128
 
 MEANINGS = (
     ("0", "let in, or done"),
+    ("1", "`plugin check`: the storage broke the contract"),
     ("2", "the command line makes no sense"),
     ("69", "the storage did not answer: it was not done, or could not be read"),
     ("70", "a fault of this program"),

@@ -87,14 +87,27 @@ class Report:
 
     def text(self) -> str:
         """For a terminal."""
-        lines = [f"{self.storage}, kit {self.kit}{', quick' if self.quick else ''}"]
-        lines.append(f"declares: {', '.join(self.capabilities) or 'nothing'}")
+        lines: list[str] = []
         group = ""
         for result in self.results:
             if result.group != group:
                 group = result.group
                 lines += ["", group]
             lines.append(indent(str(result), "  "))
+        return "\n".join([*self._head(), *lines, *self._tail()])
+
+    def summary(self) -> str:
+        """For a terminal, without the results: what was tested, what was measured, how many passed."""
+        return "\n".join([*self._head(), *self._tail()])
+
+    def _head(self) -> list[str]:
+        return [
+            f"{self.storage}, kit {self.kit}{', quick' if self.quick else ''}",
+            f"declares: {', '.join(self.capabilities) or 'nothing'}",
+        ]
+
+    def _tail(self) -> list[str]:
+        lines: list[str] = []
         if self.measured:
             lines += ["", "measured"]
             lines += [f"  {what:<48} {number:12.4g}" for what, number in self.measured.items()]
@@ -103,7 +116,7 @@ class Report:
             for outcome in ("passed", "failed", "skipped")
         }
         said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        return "\n".join([*lines, "", f"{said or 'nothing was run'} in {self.seconds:.1f} s"])
+        return [*lines, "", f"{said or 'nothing was run'} in {self.seconds:.1f} s"]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: what `json` writes."""

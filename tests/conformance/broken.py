@@ -684,11 +684,11 @@ DAMAGE = {"damage": damage_folder}
 
 
 class Mistake(NamedTuple):
-    """One broken storage: its class, the check that finds it, how it tells."""
+    """One broken storage: its class, the check that finds it, how it tells (one of several ways, if chance decides)."""
 
     storage: Any
     check: str
-    says: str
+    says: str | tuple[str, ...]
     more: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
@@ -737,7 +737,9 @@ MISTAKES = [
     Mistake(DeclaresATuple, "hooks", "`capabilities` is a tuple"),
     Mistake(ReadsACache, "readers_threads", "a load gave an old record"),
     Mistake(MixesTwo, "readers_threads", "with version number"),
-    Mistake(IgnoresExpected, "readers_threads", "`expected` was a version that was never stored"),
+    Mistake(
+        IgnoresExpected, "readers_threads", ("`expected` was a version that was never stored", "save that was refused")
+    ),
     Mistake(LockForShow, "counts_threads", "conflicted with the lock held"),
     Mistake(ComparesSlowly, "births_threads", "threads were the first to save a new key"),
     Mistake(ComparesSlowly, "births_processes", "processes were the first to save a new key"),

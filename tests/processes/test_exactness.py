@@ -9,7 +9,7 @@ import subprocess
 import threading
 from mmap import mmap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from processes.support import METHODS, Crowd, Meeting, breaker, command, lines, number, wait_until
@@ -300,13 +300,13 @@ def break_the_lock(meeting: str, me: int) -> None:
     def unlocked(descriptor: int) -> None:
         pass
 
-    def give_way_and_commit(self: _file.RecordFile, payload: bytes, expires_at: float | None) -> Snapshot:
+    def give_way_and_commit(self: _file.RecordFile, *arguments: Any) -> Snapshot:
         place.wait()
-        return commit(self, payload, expires_at)
+        return commit(self, *arguments)
 
     _lock.native.lock = locked
     _lock.native.unlock = unlocked
-    _file.RecordFile.commit = give_way_and_commit  # type: ignore[method-assign]
+    _file.RecordFile.commit = give_way_and_commit  # type: ignore[assignment, method-assign]
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What several processes committed, put in the order of its versions, is what the pure policy makes of the same events.
 
-Each commit is written down by who made it: version, event, and the record that came of it.  Then the versions have no
+Each commit is written down by who made it: version, events, and the record that came of it.  Then the versions have no
 gap and no double, each record follows from the one before, and each change of state was announced once.
 """
 
@@ -15,7 +15,7 @@ import pytest
 from processes.support import METHODS, Crowd, breaker, lines
 
 from resilience import CircuitOpenError, Version
-from resilience.policy import Admit, Control, Report
+from resilience.policy import Admit, Control, Rejected, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,19 +41,23 @@ def keep_a_diary(path: str) -> None:
     step, save = CircuitBreakerPolicy.step, FileStorage.resilience_save
 
     def noting_step(self: Any, state: Any, event: Any, /) -> Any:
-        last["event"] = event
-        return step(self, state, event)
+        follows = last.get("state") is state  # a commit answers several events, each from the state that the last left
+        done = step(self, state, event)
+        last["events"] = [*(last["events"] if follows else []), event]
+        last["state"] = done.state
+        return done
 
     def noting_save(self: Any, key: Any, payload: bytes, expected: Any, expires_at: Any, timeout: float) -> Any:
         saved: Any = save(self, key, payload, expected, expires_at, timeout)
-        event: Any = last["event"]
-        fields: dict[str, Any] = {name: getattr(event, name) for name in event.__slots__}
+        events: list[Any] = last["events"]
         entry = {
             "version": list(saved.version),
-            "kind": type(event).__name__,
-            "event": fields,
+            "events": [
+                [type(event).__name__, {name: getattr(event, name) for name in event.__slots__}] for event in events
+            ],
             "record": payload.decode(),
         }
+        last["state"] = None
         with Path(path).open("a") as diary:
             diary.write(json.dumps(entry) + "\n")
         return saved
@@ -102,15 +106,15 @@ def live(url: str, log: str, seed: int, times: int) -> None:
             pass
 
 
-EVENTS = {"Admit": Admit, "Report": Report, "Control": Control}
+EVENTS = {"Admit": Admit, "Report": Report, "Rejected": Rejected, "Control": Control}
 
 
-def revived(entry: dict[str, Any]) -> Any:
-    """The event of an entry of a diary."""
-    kind: Any = EVENTS[entry["kind"]]
+def revived(name: str, fields: dict[str, Any]) -> Any:
+    """An event as it stands in a diary."""
+    kind: Any = EVENTS[name]
     event = kind.__new__(kind)
-    for name, value in entry["event"].items():
-        setattr(event, name, value)
+    for field, value in fields.items():
+        setattr(event, field, value)
     return event
 
 
@@ -124,13 +128,16 @@ def replay(url: str, diaries: list[Path], log: Path) -> int:
     state = policy.initial()
     moves: list[str] = []
     for entry in entries:
-        step = policy.step(state, revived(entry))
-        assert step.keep
-        assert policy.encode(step.state).decode() == entry["record"], entry
-        assert policy.decode(entry["record"].encode()) == step.state
-        state = step.state
-        if step.moved is not None:
-            moves.append(f"{step.moved.old}->{step.moved.new} {state.epoch} {Version(*entry['version'])}")
+        steps: list[Any] = []
+        for name, fields in entry["events"]:
+            steps.append(policy.step(state, revived(name, fields)))
+            state = steps[-1].state
+            if steps[-1].moved is not None:
+                moved = steps[-1].moved
+                moves.append(f"{moved.old}->{moved.new} {state.epoch} {Version(*entry['version'])}")
+        assert any(step.keep for step in steps)
+        assert policy.encode(state).decode() == entry["record"], entry
+        assert policy.decode(entry["record"].encode()) == state
     told = [line for line in lines(log, "shared") if not line.startswith("event")]
     assert sorted(told) == sorted(moves)
     return len(entries)
@@ -157,7 +164,7 @@ def test_a_history_with_a_lost_commit_is_found(url: str, tmp_path: Path) -> None
     with pytest.raises(AssertionError):
         replay(url, [diary], log)
     forged = json.loads(commits[5])
-    forged["event"]["now"] += 1
+    forged["events"][-1][1]["now"] += 1
     forged["record"] = forged["record"].replace('"epoch":', '"epoch":1')
     diary.write_text("\n".join([*commits[:5], json.dumps(forged), *commits[6:]]))
     with pytest.raises(AssertionError):

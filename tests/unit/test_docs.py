@@ -16,6 +16,7 @@ from resilience.settings import CoreSettings
 from resilience_circuit_breaker import _state
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_filelock import FileStorage
+from resilience_journal import JournalSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +64,7 @@ def models() -> dict[str, type[BaseModel]]:
     return {
         "core": CoreSettings,
         "file": cast("type[BaseModel]", FileStorage.Settings),
+        "journal": JournalSettings,
         "circuit-breaker": CircuitBreakerPolicy.settings_model(),
     }
 

@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from storages import Recorder, install
 
 from resilience import (
     CircuitBreaker,
@@ -20,39 +19,23 @@ from resilience import (
     Transition,
     hookimpl,
 )
-from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from storages import Recorder
+
+    from resilience.testing import ManualClock
 
 
 def one() -> int:
     return 1
 
 
+pytestmark = pytest.mark.usefixtures("storages_of_tests")
+
 KINDS = ["memory", "faulty", "threaded", "called", "casual", "awaited"]
-
-
-@pytest.fixture(autouse=True)
-def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def told() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture
-def runtime(tmp_path: Path, clock: ManualClock, told: Recorder) -> Iterator[Runtime]:
-    with Runtime(storage=f"faulty:{tmp_path}", clock=clock, observers=[told]) as runtime:
-        yield runtime
 
 
 @pytest.fixture(params=KINDS)

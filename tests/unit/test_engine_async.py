@@ -8,7 +8,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from storages import Faulty, Recorder, install
 
 from resilience import (
     CircuitBreaker,
@@ -20,36 +19,25 @@ from resilience import (
     StorageLockTimeout,
     StorageUnavailable,
 )
-from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from storages import Faulty, Recorder
+
+    from resilience.testing import ManualClock
+
+pytestmark = pytest.mark.usefixtures("storages_of_tests")
 
 KEY = Key("circuit_breaker", "payments")
 KINDS = ["memory", "faulty", "threaded", "called", "casual", "awaited"]
 PATIENCE = 10.0
 
 
-@pytest.fixture(autouse=True)
-def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def told() -> Recorder:
-    return Recorder()
-
-
 @pytest.fixture(params=KINDS)
-def runtime(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, told: Recorder) -> Iterator[Runtime]:
-    with Runtime(storage=f"{request.param}:{tmp_path}", clock=clock, observers=[told]) as runtime:
-        yield runtime
+def scheme(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 def make(**settings: Any) -> CircuitBreaker:
@@ -180,7 +168,7 @@ class TestRoads:
 
 
 class TestFaults:
-    @pytest.mark.parametrize("runtime", ["faulty", "threaded", "awaited"], indirect=True)
+    @pytest.mark.parametrize("scheme", ["faulty", "threaded", "awaited"])
     @pytest.mark.parametrize("fault", [StorageUnavailable("down"), OSError("cable")])
     @pytest.mark.parametrize("mode", ["local", "allow", "deny", "raise"])
     def test_an_outage(
@@ -211,7 +199,7 @@ class TestFaults:
         assert answers == [expected, expected, "well"]
         assert told.names == ["degraded", "recovered"]
 
-    @pytest.mark.parametrize("runtime", ["faulty", "threaded", "awaited"], indirect=True)
+    @pytest.mark.parametrize("scheme", ["faulty", "threaded", "awaited"])
     def test_recording_raises_nothing(self, runtime: Runtime) -> None:
         breaker = make(failure_threshold=2)
 
@@ -226,7 +214,7 @@ class TestFaults:
 
         asyncio.run(main())
 
-    @pytest.mark.parametrize("runtime", ["faulty", "threaded"], indirect=True)
+    @pytest.mark.parametrize("scheme", ["faulty", "threaded"])
     def test_an_outcome_is_owed(self, runtime: Runtime) -> None:
         late = StorageLockTimeout("somebody else has it", key=KEY)
         breaker = make()
@@ -274,11 +262,8 @@ async def ends(condition: Callable[[], bool]) -> None:
 
 class TestCancellation:
     @pytest.fixture(params=["threaded", "awaited"])
-    def runtime(
-        self, request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, told: Recorder
-    ) -> Iterator[Runtime]:
-        with Runtime(storage=f"{request.param}:{tmp_path}", clock=clock, observers=[told]) as runtime:
-            yield runtime
+    def scheme(self, request: pytest.FixtureRequest) -> Any:
+        return request.param
 
     @staticmethod
     def gate(storage: Faulty, hook: str) -> Gate:

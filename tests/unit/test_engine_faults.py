@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from storages import Faulty, Recorder, install
 
 from resilience import (
     CircuitBreaker,
@@ -26,11 +25,13 @@ from resilience import (
     StorageLockTimeout,
     StorageUnavailable,
 )
-from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-    from pathlib import Path
+    from collections.abc import Generator
+
+    from storages import Faulty, Recorder
+
+    from resilience.testing import ManualClock
 
 KEY = Key("circuit_breaker", "payments")
 DOWN = StorageUnavailable("the storage is down")
@@ -38,25 +39,9 @@ DOWN_FOR_ONE = StorageUnavailable("one record is out of reach", key=KEY)
 LATE = StorageLockTimeout("somebody else has the lock", key=KEY)
 
 
-@pytest.fixture(autouse=True)
-def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def told() -> Recorder:
-    return Recorder()
-
-
 @pytest.fixture(params=["faulty", "casual"])
-def runtime(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, told: Recorder) -> Iterator[Runtime]:
-    with Runtime(storage=f"{request.param}:{tmp_path}", clock=clock, observers=[told]) as runtime:
-        yield runtime
+def scheme(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 @pytest.fixture

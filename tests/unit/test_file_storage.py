@@ -24,7 +24,7 @@ from resilience import (
     Word,
     clock,
 )
-from resilience_filelock import FileSettings, FileStorage, storage
+from resilience_filelock import FileSettings, FileStorage, _file, storage
 from resilience_filelock._folder import sweep
 from resilience_filelock._lock import native
 
@@ -357,6 +357,47 @@ def test_threads_count_exactly(make: Callable[[], FileStorage]) -> None:
     assert final.payload == b"200"
     assert final.version is not None
     assert final.version.number == 200
+
+
+def test_a_slow_reader_does_not_put_a_commit_back(
+    make: Callable[[], FileStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that reads without the lock may remember an older version while another one commits."""
+    one, other = make(), make()
+
+    def save(storage: FileStorage, payload: bytes) -> Version:
+        with storage.resilience_lock(KEY, SECOND):
+            saved = storage.resilience_save(
+                KEY, payload, storage.resilience_load(KEY, SECOND).version, None, SECOND
+            ).version
+        assert saved is not None
+        return saved
+
+    save(one, b"1")
+    save(other, b"2")
+    has_read, may_go_on = threading.Event(), threading.Event()
+    commit = _file.RecordFile.commit
+
+    def slow_pread(*arguments: int) -> bytes:
+        data = os.pread(*arguments)
+        if threading.current_thread() is reader:
+            has_read.set()
+            assert may_go_on.wait(60)
+        return data
+
+    def commit_after_the_reader(self: _file.RecordFile, *arguments: Any) -> Snapshot:
+        may_go_on.set()
+        reader.join(60)
+        return commit(self, *arguments)
+
+    monkeypatch.setattr(_file, "pread", slow_pread)
+    reader = threading.Thread(target=one.resilience_load, args=(KEY, SECOND))
+    reader.start()
+    assert has_read.wait(60)
+    assert save(other, b"3").number == 3
+    monkeypatch.setattr(_file.RecordFile, "commit", commit_after_the_reader)
+    assert save(one, b"4").number == 4
+    assert [storage.resilience_load(KEY, SECOND).payload for storage in (one, other)] == [b"4", b"4"]
 
 
 # --- administration ---------------------------------------------------------------------------------------------------

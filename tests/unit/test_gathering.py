@@ -8,7 +8,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from storages import Faulty, Recorder, install
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Runtime, StorageLockTimeout
 from resilience.testing import ManualClock
@@ -17,23 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
     from pathlib import Path
 
+    from storages import Faulty, Recorder
+
+pytestmark = pytest.mark.usefixtures("storages_of_tests")
+
 MIDDLE = 1_000_000_002.0
 """The middle of a bucket of six seconds."""
-
-
-@pytest.fixture(autouse=True)
-def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(MIDDLE)
-
-
-@pytest.fixture
-def told() -> Recorder:
-    return Recorder()
 
 
 @pytest.fixture(params=["faulty", "threaded", "awaited"])

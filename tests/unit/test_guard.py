@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, ConfigurationError, Runtime
-from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 
+    from resilience.testing import ManualClock
+
 pytestmark = pytest.mark.usefixtures("runtime")
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
 
 
 @pytest.fixture

@@ -60,6 +60,10 @@ def test_transition_of_a_private_copy_has_no_version(log: pytest.LogCaptureFixtu
         ("late", {"outcome": "failure"}, "DEBUG", "late report"),
         ("reset", {"state": "open"}, "INFO", "reset by hand"),
         ("state_reset", {"error": "checksum"}, "ERROR", "damaged record set aside"),
+        ("settings_conflict", {"window": "count:9", "other": "consecutive"}, "WARNING", "settings in conflict"),
+        ("would_have_opened", {"reason": "3 failures in a row"}, "WARNING", "would have opened"),
+        ("configuration_reloaded", {"file": "/x.toml", "reopened": False}, "INFO", "configuration reloaded"),
+        ("configuration_rejected", {"file": "/x.toml", "error": "no"}, "ERROR", "configuration refused"),
         ("invented_tomorrow", {"answer": 42}, "INFO", "event"),
     ],
 )

@@ -312,6 +312,7 @@ def test_the_core_and_the_storage_are_explained() -> None:
         "storage_timeout": (0.25, "default"),
         "max_staleness": (0.0, "default"),
         "unknown": ("error", "default"),
+        "config": (None, "default"),
         "plan": (True, "default"),
     }
     assert [each.variable for each in configured.explain_core()] == [
@@ -319,6 +320,7 @@ def test_the_core_and_the_storage_are_explained() -> None:
         "RESILIENCE_STORAGE_TIMEOUT",
         "RESILIENCE_MAX_STALENESS",
         "RESILIENCE_UNKNOWN",
+        "RESILIENCE_CONFIG",
         "RESILIENCE_PLAN",
     ]
     assert all(each.description for each in configured.explain_core())

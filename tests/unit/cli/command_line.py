@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from resilience import Event, StorageUnavailable, hookimpl
+from resilience import Event, Snapshot, StorageUnavailable, hookimpl
 from resilience.cli.verbs import Verb
 from resilience_memory import MemoryStorage
 
@@ -66,6 +66,34 @@ class UnlistedStorage(MemoryStorage):
 
     resilience_keys = None  # type: ignore[assignment]
     resilience_delete = None  # type: ignore[assignment]
+
+
+class ForgetfulStorage(MemoryStorage):
+    """A storage that takes its arguments, and loads nothing."""
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        return Snapshot(None, None)
+
+
+class UnfitStorage(MemoryStorage):
+    """A storage with an argument that no specification has."""
+
+    @hookimpl
+    def resilience_save(self, key: Key, payload: bytes, expires: float) -> Snapshot:  # type: ignore[override]
+        return Snapshot(payload, None)
+
+
+class LoudStorage(MemoryStorage):
+    """A storage whose errors quote its URL, in red."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url, settings)
+        self.url = url
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        raise OSError(f"\x1b[31m{self.url} is down")
 
 
 class SilentStorage(MemoryStorage):

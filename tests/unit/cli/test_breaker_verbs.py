@@ -48,6 +48,7 @@ def test_the_verbs_that_the_docs_name_are_there() -> None:
         "disable",
         "metrics-only",
         "reset",
+        "events",
     ]
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from unit.cli.command_line import Install, Run
 
 
+STORAGE_HOOKS = ("load", "save", "lock", "keys", "delete", "discard")
+
+
 def rows(out: str) -> list[list[str]]:
     return [re.split(r" {2,}", line) for line in out.splitlines()]
 
@@ -104,6 +107,52 @@ def test_config_passes_over_a_policy_that_does_not_load(run: Run, install: Insta
     assert "circuit_breaker.failure_threshold" in done.out
 
 
+def test_config_names_the_file_that_a_setting_comes_from(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "resilience.toml"
+    path.write_text('[circuit_breaker]\nreset_timeout = "2m"\n[policies.a.circuit_breaker]\nfailure_threshold = 9\n')
+    monkeypatch.setenv("RESILIENCE_CONFIG", str(path))
+    found = settings(run, "a")
+    assert (found["core.config"]["value"], found["core.config"]["source"]) == (str(path), "RESILIENCE_CONFIG")
+    reset_timeout, threshold = found["circuit_breaker.reset_timeout"], found["circuit_breaker.failure_threshold"]
+    assert (reset_timeout["value"], reset_timeout["source"]) == (120, f"{path}: circuit_breaker.reset_timeout")
+    assert (threshold["value"], threshold["source"]) == (9, f"{path}: policies.a.circuit_breaker.failure_threshold")
+    assert found["journal.enabled"]["value"] is True
+
+
+@pytest.mark.parametrize(
+    "content", ["[circuit_breaker\n", "zzz = 1\n", "[circuit_breaker]\nreset_timeout = true\n", None]
+)
+def test_a_file_that_is_wrong_is_told_in_one_line_by_every_verb(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "resilience.toml"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("RESILIENCE_CONFIG", str(path))
+    for words in (["check", "a"], ["status"], ["config"], ["events"]):
+        done = run(*words)
+        assert (done.status, done.out) == (78, "")
+        (line,) = done.err.splitlines()
+        assert line.startswith("resilience: ")
+        assert str(path) in line
+
+
+def test_config_shows_what_was_left_open_as_it_is_in_force(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = settings(run)
+    open_ones = ("failure_threshold", "minimum_calls", "reset_timeout_max", "permit_timeout")
+    assert [found[f"circuit_breaker.{name}"]["value"] for name in open_ones] == [3, 10, 600, 60]
+    assert {found[f"circuit_breaker.{name}"]["source"] for name in open_ones} == {"default"}
+    monkeypatch.setenv("RESILIENCE_CIRCUIT_BREAKER__WINDOW", "time")
+    assert settings(run)["circuit_breaker.failure_threshold"]["value"] is None
+
+
+def test_config_passes_over_an_observer_that_does_not_load(run: Run, install: Install) -> None:
+    install("resilience", "broken", "no_such_module:Observer")
+    assert run("config").status == 0
+
+
 # --- plugins ----------------------------------------------------------------------------------------------------------
 
 
@@ -111,13 +160,21 @@ def test_plugins_names_each_with_its_distribution(run: Run) -> None:
     done = run("plugins")
     assert (done.status, done.err) == (0, "")
     titles, *found = rows(done.out)
-    assert titles == ["GROUP", "NAME", "STATUS", "DISTRIBUTION", "VERSION", "VALUE"]
+    assert titles == ["GROUP", "NAME", "STATUS", "DISTRIBUTION", "VERSION", "VALUE", "HOOKS"]
     assert [row[:4] for row in found] == [
         ["resilience.storage", "file", "in use", "resilience-framework"],
         ["resilience.storage", "memory", "installed", "resilience-framework"],
         ["resilience.policy", "circuit_breaker", "in use", "resilience-framework"],
+        ["resilience", "journal", "in use", "resilience-framework"],
         ["resilience", "logging", "in use", "resilience-framework"],
     ]
+    hooks = {row[1]: row[6:] for row in found if row[1] != "journal"}
+    assert hooks == {
+        "file": [", ".join(STORAGE_HOOKS)],
+        "memory": [", ".join(STORAGE_HOOKS)],
+        "circuit_breaker": [],
+        "logging": ["transition, event"],
+    }
 
 
 def test_plugins_shows_what_does_not_load_and_why(run: Run, install: Install) -> None:
@@ -139,10 +196,13 @@ def test_plugins_as_json(run: Run, install: Install, monkeypatch: pytest.MonkeyP
         "value": "no_such_module:Storage",
         "distribution": "plugin_broken",
         "version": "1.5",
+        "hooks": [],
         "loads": False,
         "error": "ModuleNotFoundError: No module named 'no_such_module'",
         "chosen": False,
     }
+    assert found["file"]["hooks"] == [f"resilience_{hook}" for hook in STORAGE_HOOKS]
+    assert found["circuit_breaker"]["hooks"] == []
     assert (found["memory"]["chosen"], found["memory"]["loads"], found["file"]["chosen"]) == (True, True, False)
 
 
@@ -151,7 +211,7 @@ def test_plugins_are_shown_though_the_configuration_is_wrong(run: Run, monkeypat
     done = run("plugins")
     assert done.status == 78
     assert done.err.startswith("resilience: RESILIENCE_REDIS__TIMEOUT: ")
-    assert [row[2] for row in rows(done.out)] == ["STATUS", "installed", "installed", "in use", "in use"]
+    assert [row[2] for row in rows(done.out)] == ["STATUS", "installed", "installed", "in use", "in use", "in use"]
 
 
 # --- doctor -----------------------------------------------------------------------------------------------------------

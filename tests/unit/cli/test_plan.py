@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from unit.cli.command_line import Done, Install, Run
 
+
 class PlainStorage(MemoryStorage):
     """A storage of somebody else, without settings."""
 
@@ -92,6 +93,7 @@ LINES = (
     "check --help",
     "config b",
     "config --json",
+    "events zzz",
     "plugins",
     "--version",
 )
@@ -252,6 +254,83 @@ def test_a_module_of_the_plan_that_changed_makes_it_void(
     with (modules / "a_storage.py").open("a") as module:
         module.write("# changed\n")
     assert not found()
+
+
+def test_a_configuration_file_that_was_touched_makes_a_plan_void(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "resilience.toml"
+    path.write_text("[circuit_breaker]\nfailure_threshold = 1\n")
+    monkeypatch.setenv("RESILIENCE_CONFIG", str(path))
+    assert run("check", "a").status == 0
+    assert found()
+    path.write_text("[circuit_breaker]\nfailure_threshold = 22\n")
+    assert not found()
+    assert run("failure", "a").status == 0
+    assert run("check", "a").status == 0
+    assert found()
+    path.unlink()
+    assert run("check", "a").status == 78
+
+
+def test_a_configuration_file_that_changes_while_it_is_used_leaves_no_plan(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "resilience.toml"
+    path.write_text("")
+    monkeypatch.setenv("RESILIENCE_CONFIG", str(path))
+    with Runtime() as runtime:
+        CircuitBreaker("a").check()
+        path.write_text("[circuit_breaker]\n")
+        assert not runtime.keep_plan({})
+    with Runtime() as runtime:
+        CircuitBreaker("a").check()
+        assert runtime.keep_plan({})
+
+
+def test_what_the_file_says_binds_with_a_plan_too(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "resilience.toml"
+    path.write_text(
+        f'storage = "file://{tmp_path}/filed"\n[circuit_breaker]\nfailure_threshold = 3\n'
+        "[policies.one.circuit_breaker]\nfailure_threshold = 1\n"
+        '[policies."支払い".circuit_breaker]\nfailure_threshold = 1\n'
+    )
+    monkeypatch.setenv("RESILIENCE_CONFIG", str(path))
+    with Runtime():
+        CircuitBreaker("made", failure_threshold=2).force_open()
+    run("close", "made")
+    forbid_looking(monkeypatch)
+    for name, threshold in (("one", 1), ("支払い", 1), ("made", 2), ("other", 3)):
+        for _ in range(threshold):
+            assert run("check", name).status == 0
+            run("failure", name)
+        assert run("check", name).status == 75
+    assert (tmp_path / "filed").is_dir()
+
+
+@pytest.mark.parametrize(
+    "text", ['storage = "plain://user:hunter2@host/"', "[memory]\nx = 1", '[circuit_breaker]\nignore = "a://u:p@h"']
+)
+def test_nothing_is_kept_that_the_file_says_and_nobody_may_see(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    install("resilience.storage", "plain", "unit.cli.test_plan:PlainStorage")
+    path = tmp_path / "resilience.toml"
+    path.write_text(text)
+    monkeypatch.setenv("RESILIENCE_CONFIG", str(path))
+    run("check", "a")
+    assert not kept().exists()
+
+
+def test_the_journal_is_written_with_a_plan_too(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for _ in range(2):
+        run("open", "a")
+        run("close", "a")
+    monkeypatch.setenv("RESILIENCE_JOURNAL__ENABLED", "no")
+    run("open", "a")
+    run("close", "a")
+    journal = tmp_path / "state-home" / "resilience" / "events.jsonl"
+    assert journal.read_text().count('"transition"') == 4
 
 
 # --- whom it trusts ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,103 @@
+"""Connections to one database file: for any number of threads, never taken across a fork, never to a file that is gone.
+
+An error closes its connection: what is given back is at rest, with no transaction and no statement under way.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    kind TEXT NOT NULL, name TEXT NOT NULL, payload BLOB NOT NULL, incarnation TEXT NOT NULL,
+    number INTEGER NOT NULL, checksum INTEGER NOT NULL, expires_at REAL, PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS expiring ON records (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS set_aside (
+    id INTEGER PRIMARY KEY, kind TEXT, name TEXT, payload BLOB, incarnation TEXT, number INTEGER, checksum INTEGER,
+    reason TEXT
+);
+"""
+
+_inherited: list[sqlite3.Connection] = []
+"""Of our parent process: SQLite forbids to use them here, and to close them."""
+
+
+class Connections:
+    """Opened as they are needed, and kept for the next.
+
+    :param path: of the database file; it and its folder are made if they are missing.
+    :param synchronous: of SQLite.
+    """
+
+    def __init__(self, path: Path, synchronous: str) -> None:
+        self._path = path
+        self._synchronous = synchronous
+        self._process = os.getpid()
+        self._idle: list[tuple[sqlite3.Connection, tuple[int, int]]] = []
+
+    @contextmanager
+    def one(self) -> Generator[sqlite3.Connection]:
+        """Borrow a connection.
+
+        :raises OSError: the file or its folder cannot be reached.
+        :raises sqlite3.Error: of SQLite.
+        """
+        connection, file = self._take()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append((connection, file))
+
+    def close(self) -> None:
+        """Close those that nobody is using; the next use opens anew."""
+        self._leave_the_parent_s()
+        while self._idle:
+            self._idle.pop()[0].close()
+
+    def _take(self) -> tuple[sqlite3.Connection, tuple[int, int]]:
+        self._leave_the_parent_s()
+        while True:
+            try:
+                connection, file = self._idle.pop()
+            except IndexError:
+                break
+            if file == self._file():
+                return connection, file
+            connection.close()  # the file was removed or replaced: others are using another one
+        connection = self._open()
+        return connection, self._file()
+
+    def _leave_the_parent_s(self) -> None:
+        if self._process != os.getpid():
+            _inherited.extend(connection for connection, _ in self._idle)
+            self._idle, self._process = [], os.getpid()
+
+    def _file(self) -> tuple[int, int]:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_dev, found.st_ino
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'set_aside'").fetchall():
+                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+        except BaseException:
+            connection.close()
+            raise
+        return connection

@@ -1,0 +1,128 @@
+"""What the conformance kit cannot know: this storage's own settings, files and errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+import pytest
+from resilience_sqlite_example import SQLiteSettings, SQLiteStorage
+
+from resilience import (
+    Capability,
+    CircuitBreaker,
+    ConfigurationError,
+    Key,
+    Runtime,
+    StorageConflict,
+    StorageLockTimeout,
+    StorageUnavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEY = Key("test", "one")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[SQLiteStorage]:
+    made = SQLiteStorage(f"sqlite://{tmp_path}/breakers.db", SQLiteSettings(keep_damaged=2))
+    yield made
+    made.close()
+
+
+def test_is_found_by_its_scheme_and_configured_by_variables(tmp_path: Path) -> None:
+    if not entry_points(group="resilience.storage", name="sqlite"):
+        pytest.skip("not installed")
+    environ = {
+        "RESILIENCE_STORAGE": f"sqlite://{tmp_path}/breakers.db",
+        "RESILIENCE_SQLITE__SYNCHRONOUS": "full",
+    }
+    with Runtime(environ=environ) as runtime:
+        CircuitBreaker("payments", failure_threshold=1).record_failure()
+        assert Capability.DURABLE in runtime.opened.storage.capabilities
+    with Runtime(environ=environ):
+        assert CircuitBreaker("payments").status().state == "open"
+
+
+def test_durable_only_if_it_waits_for_the_disk(tmp_path: Path, storage: SQLiteStorage) -> None:
+    assert storage.capabilities == {Capability.PROCESSES}
+    durable = SQLiteStorage(storage.url, SQLiteSettings(synchronous="full"))
+    assert durable.capabilities == {Capability.PROCESSES, Capability.DURABLE}
+
+
+@pytest.mark.parametrize("url", ["sqlite:", "sqlite://", "sqlite:///", "sqlite:breakers.db", "sqlite://host/x.db"])
+def test_urls_that_name_no_file_are_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="names no file"):
+        SQLiteStorage(url)
+
+
+def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path, storage: SQLiteStorage) -> None:
+    (tmp_path / "breakers.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageUnavailable, match="not a database; move it"):
+        storage.resilience_load(KEY, 0.1)
+    assert (tmp_path / "breakers.db").read_bytes().startswith(b"no database")
+
+
+def test_a_database_that_was_removed_is_made_anew(tmp_path: Path, storage: SQLiteStorage) -> None:
+    storage.resilience_save(KEY, b"{}", None, None, 1)
+    for file in tmp_path.glob("breakers.db*"):
+        file.unlink()
+    assert storage.resilience_load(KEY, 1).version is None
+    storage.resilience_save(KEY, b"{}", None, None, 1)
+    other = SQLiteStorage(storage.url)
+    assert other.resilience_load(KEY, 1).version == storage.resilience_load(KEY, 1).version
+    other.close()
+
+
+def test_who_writes_for_long_is_waited_for_and_no_longer_than_allowed(tmp_path: Path, storage: SQLiteStorage) -> None:
+    version = storage.resilience_save(KEY, b"{}", None, None, 1).version
+    other = sqlite3.connect(storage.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageLockTimeout, match="others were writing"):
+        storage.resilience_save(KEY, b'{"n": 2}', version, None, 0.01)
+    with pytest.raises(StorageLockTimeout):
+        storage.resilience_delete(KEY, None, 0)
+    assert storage.resilience_load(KEY, 0).version == version
+    other.execute("ROLLBACK")
+    other.close()
+    storage.resilience_save(KEY, b'{"n": 2}', version, None, 0.01)
+
+
+def test_expired_records_go_when_another_is_born(storage: SQLiteStorage) -> None:
+    storage.resilience_save(KEY, b"{}", None, 1.0, 1)
+    storage.resilience_save(Key("test", "two"), b"{}", None, None, 1)
+    assert storage.resilience_keys() == [Key("test", "two")]
+
+
+def test_what_was_set_aside_can_be_inspected_and_is_bounded(storage: SQLiteStorage) -> None:
+    for number in range(3):
+        storage.resilience_save(KEY, b'{"n": %d}' % number, None, None, 1)
+        storage.resilience_discard(KEY, f"reason {number}", 1)
+    storage.close()
+    other = sqlite3.connect(storage.path)
+    assert other.execute("SELECT name, payload, reason FROM set_aside").fetchall() == [
+        ("one", b'{"n": 1}', "reason 1"),
+        ("one", b'{"n": 2}', "reason 2"),
+    ]
+    other.close()
+
+
+def test_a_successor_of_the_damaged_record_is_not_set_aside(storage: SQLiteStorage) -> None:
+    damaged = storage.resilience_save(KEY, b"{}", None, None, 1)
+    other = SQLiteStorage(storage.url)
+    healthy = other.resilience_save(KEY, b'{"n": 2}', damaged.version, None, 1)
+    storage.resilience_discard(KEY, "of what was seen before", 1)
+    assert other.resilience_load(KEY, 1).version == healthy.version
+    other.close()
+
+
+def test_a_conflict_brings_what_is_stored(storage: SQLiteStorage) -> None:
+    saved = storage.resilience_save(KEY, b"{}", None, None, 1)
+    with pytest.raises(StorageConflict) as caught:
+        storage.resilience_save(KEY, b"{}", None, None, 1)
+    assert caught.value.current is not None
+    assert caught.value.current.version == saved.version
