@@ -178,7 +178,8 @@ def test_the_mark_is_pluggys(options: dict[str, Any]) -> None:
     def implementation(key: Key) -> None: ...
 
     mark: Any = pluggy.HookimplMarker("resilience")(**options)
-    theirs: dict[str, Any] = dict(vars(mark(implementation)))
+    mark(implementation)
+    theirs = dict(implementation.__dict__)
     del implementation.resilience_impl  # type: ignore[attr-defined]
     marked = hookimpl(**options)(implementation) if options else hookimpl(implementation)
     assert marked is implementation
@@ -193,7 +194,8 @@ def test_the_mark_of_specifications_is_pluggys(options: dict[str, Any]) -> None:
     def specification(key: Key) -> None: ...
 
     mark: Any = pluggy.HookspecMarker("resilience")(**options)
-    theirs: dict[str, Any] = dict(vars(mark(specification)))
+    mark(specification)
+    theirs = dict(specification.__dict__)
     del specification.resilience_spec  # type: ignore[attr-defined]
     assert vars(hookspec(**options)(specification) if options else hookspec(specification)) == theirs
 
