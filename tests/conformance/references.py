@@ -156,6 +156,23 @@ def damage_folder(storage: FolderStorage, key: Key) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
+class Opened:
+    """A connection of one thread, closed with the thread; one that a fork inherited is left alone."""
+
+    def __init__(self, path: str) -> None:
+        self.pid = os.getpid()
+        # Whichever thread collects the garbage may close it.
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.connection.execute(
+            "CREATE TABLE IF NOT EXISTS records (kind TEXT, name TEXT, payload BLOB, incarnation TEXT,"
+            " number INTEGER, PRIMARY KEY (kind, name))"
+        )
+
+    def __del__(self) -> None:
+        if self.pid == os.getpid() and hasattr(self, "connection"):
+            self.connection.close()
+
+
 class CasStorage:
     """A table, in which one statement compares the version and writes: no lock at all."""
 
@@ -169,15 +186,11 @@ class CasStorage:
     @contextmanager
     def cursor(self, key: Key | None, timeout: float) -> Generator[sqlite3.Cursor]:
         try:
-            if getattr(self._local, "pid", None) != os.getpid():
-                connection = sqlite3.connect(self.path, isolation_level=None)
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS records (kind TEXT, name TEXT, payload BLOB, incarnation TEXT,"
-                    " number INTEGER, PRIMARY KEY (kind, name))"
-                )
-                self._local.connection, self._local.pid = connection, os.getpid()
-            self._local.connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-            yield self._local.connection.cursor()
+            opened: Opened | None = getattr(self._local, "opened", None)
+            if opened is None or opened.pid != os.getpid():
+                opened = self._local.opened = Opened(self.path)
+            opened.connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
+            yield opened.connection.cursor()
         except sqlite3.Error as error:
             raise StorageUnavailable(f"{self.path}: {error}", key=key) from error
 
@@ -245,7 +258,4 @@ class CasStorage:
         return self.resilience_save(key, payload, expected, expires_at, timeout)
 
     def close(self) -> None:
-        connection = getattr(self._local, "connection", None)
-        if connection is not None and self._local.pid == os.getpid():
-            connection.close()
         self._local = threading.local()
