@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from _thread import RLock
 from _thread import allocate_lock as Lock  # noqa: N812 - what `threading` offers under this name; it takes 4 ms
@@ -273,6 +274,7 @@ class Runtime:
         return home.absolute() / ".local" / "state"
 
     def _open(self) -> Opened:
+        _settle_at_exit()
         if self._storage is None and self.plan is not None:
             try:
                 return self._reopen(self.plan)
@@ -560,6 +562,18 @@ def _settle_all() -> None:
         runtime._settle()  # noqa: SLF001 - this module's own
 
 
+def _settle_at_exit() -> None:
+    """See to it that what is owed is committed at the end of this process.
+
+    `multiprocessing` ends its children without what was registered with `atexit` in their parent, up to 3.12 without
+    `atexit` at all.
+    """
+    atexit.unregister(_settle_all)
+    atexit.register(_settle_all)
+    process, util = (sys.modules.get(f"multiprocessing.{name}") for name in ("process", "util"))
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(None, _settle_all, exitpriority=0)
+
+
 if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
-    os.register_at_fork(before=_settle_all, after_in_child=_after_fork_in_child)
-atexit.register(_settle_all)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
