@@ -212,6 +212,7 @@ class _Grammar:
 
     strict = True
     object_hook = None
+    array_hook = None
     object_pairs_hook = staticmethod(_no_doubles)
     parse_float = float
     parse_int = int

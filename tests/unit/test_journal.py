@@ -270,6 +270,7 @@ def test_threads_that_rename_at_the_same_time_lose_no_file(tmp_path: Path) -> No
     assert len((tmp_path / OLD).read_text().splitlines()) + len((tmp_path / FILE).read_text().splitlines()) == 800
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # threads of other tests
 def test_a_forked_child_writes_too(runtime: Runtime, journal: JournalObserver, folder: Path) -> None:
     journal.resilience_event(DEGRADED)
     child = os.fork()
