@@ -1,0 +1,63 @@
+"""Real servers, started once and used by all tests that need one; nothing here is ever a fake.
+
+Everything in this folder is marked `servers`.  Where a server is not installed its tests are skipped; with
+`RESILIENCE_TEST_SERVERS=required`, as in continuous integration, that is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers.proxy import Proxy
+    from servers.redis_server import RedisServer
+
+HERE = Path(__file__).parent
+REQUIRED = os.environ.get("RESILIENCE_TEST_SERVERS") == "required"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here, before the marks are used to choose."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("servers")
+
+
+def missing(what: str) -> None:
+    """Something that a test needs is not installed."""
+    if REQUIRED:
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    from servers.redis_server import RedisServer
+
+    if not RedisServer.is_installed():
+        missing("redis-server is not installed: apt-get install redis-server")
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(_redis_server: RedisServer) -> RedisServer:
+    """A Redis with nothing in it."""
+    _redis_server.clear()
+    return _redis_server
+
+
+@pytest.fixture
+def redis_proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+    """What stands between a client and that Redis."""
+    from servers.proxy import Proxy
+
+    with Proxy(redis_server.port) as proxy:
+        yield proxy
