@@ -48,7 +48,7 @@ def _fields(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str
     settings = None
     kind = plugins.storage_class(scheme)
     if (model := getattr(kind, "Settings", None)) is not None:
-        settings = configuration.plugin_values(scheme, model)
+        settings = configuration.plugin_values(model.section or scheme, model)
         if settings is None:
             return None
     told = _observing(configuration, observers, hooks[1])

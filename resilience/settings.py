@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -124,6 +124,10 @@ class StorageSettings(_Settings):
 
     A field of type `pydantic.SecretStr`, or with ``Field(json_schema_extra={"secret": True})``, is never shown.
     """
+
+    section: ClassVar[str | None] = None
+    """What its variables are called after, where the storage has several schemes; one of them.  `None`: the scheme of
+    the URL."""
 
 
 class ObserverSettings(_Settings):
@@ -308,7 +312,7 @@ class Configuration:
         if model is None:
             self._refuse_section(scheme, "storage")
             return None
-        return self._plugin(scheme, model, "storage")[0]
+        return self._plugin(self._section(scheme, model), model, "storage")[0]
 
     def observer_settings(self, name: str, model: type[_ObserverModel] | None) -> _ObserverModel | None:
         """Return the settings of an installed observer; `None` if it has no model.
@@ -353,7 +357,8 @@ class Configuration:
         if model is None:
             self._refuse_section(scheme, "storage")
             return []
-        return _effective(*self._plugin(scheme, model, "storage"), (normal_form(scheme),))
+        section = self._section(scheme, model)
+        return _effective(*self._plugin(section, model, "storage"), (normal_form(section),))
 
     def explain_observer(self, name: str, model: type[ObserverSettings] | None) -> list[Effective]:
         """Return each setting of an installed observer, with its source; see `observer_settings`."""
@@ -378,7 +383,7 @@ class Configuration:
 
     def is_open(self, environ: Mapping[str, str], scheme: str) -> bool:
         """Whether somebody checked each setting and anybody may see its value, the storage's URL aside."""
-        chosen = {normal_form(scheme), *self._kinds, *self._observers}
+        chosen = {normal_form(scheme), *self._plugin_models, *self._kinds, *self._observers}
         if self._has_unknown or not chosen.issuperset(self._sections) or not chosen.issuperset(self._in_file):
             return False
         filed = [*self._by_kind.values(), *self._filed.values(), *(({} if self.file is None else self._core),)]
@@ -486,11 +491,20 @@ class Configuration:
         self._settle(findings)
         return _validated(model, layer, f"{label} {shortened(name)}", variable(section, "")), layer
 
-    def _refuse_section(self, name: str, label: str) -> None:
-        """Refuse settings of a plugin that has none."""
+    def _section(self, scheme: str, model: type[StorageSettings]) -> str:
+        """Return what the variables of a storage are called after; the names of its other schemes are refused."""
+        section = model.section or scheme
+        if normal_form(section) != normal_form(scheme):
+            self._refuse_section(scheme, "storage", f"its variables begin with {variable(normal_form(section), '')}")
+        return section
+
+    def _refuse_section(self, name: str, label: str, instead: str = "") -> None:
+        """Refuse settings of a plugin that has none, or has them under another name."""
         section = normal_form(name)
         self._plugin_models[section] = None
         prefix, why = variable(section, ""), f"the {label} {shortened(name)} has no settings"
+        if instead:
+            why = f"{label} {shortened(name)}: {instead}"
         unknown = {prefix + spelling: why for spelling in self._sections.get(section, {})}
         keys = [entry.keys for entry in self._in_file.get(section, {}).values()]
         self._settle(_Findings(unknown, [], keys))

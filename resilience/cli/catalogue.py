@@ -67,6 +67,12 @@ def _doctor(shell: Shell, arguments: Namespace) -> int:
     return run(shell, arguments)
 
 
+def _storage_init(shell: Shell, arguments: Namespace) -> int:
+    from resilience.cli.storage.init import run
+
+    return run(shell, arguments)
+
+
 def _demo(shell: Shell, arguments: Namespace) -> int:  # noqa: ARG001 - the demo draws on the terminal itself
     from resilience.cli.demo import run
 
@@ -104,6 +110,13 @@ CORE = (
         Argument("--quick", help="fewer rounds and processes: some 5 s instead of 20", action="store_true"),
         Argument("--only", help="run these checks, commas between", convert=_names_of_checks, metavar="CHECKS"),
         JSON,
+    ),
+    Verb(
+        "storage init",
+        "Make what the storage needs before its first use, such as a table.",
+        _storage_init,
+        Argument("URL", help="of the storage; without, the chosen one", nargs="?"),
+        Argument("--print", help="print what would be done, and do nothing", action="store_true", dest="dry"),
     ),
     Verb("doctor", "Try whether the chosen storage does what it must.", _doctor, JSON),
     Verb(

@@ -585,6 +585,28 @@ def test_the_section_of_the_chosen_storage_is_checked() -> None:
         configure(FILE__DURABILITY="x").storage_settings("file", StoreSettings)
 
 
+class SharedSettings(StoreSettings):
+    section = "json"
+
+
+def test_a_storage_with_several_schemes_has_one_section() -> None:
+    """Variables with the name of another of its schemes would be passed over as another storage's."""
+    configured = configure(JSON__DURABILITY="fsync")
+    for scheme in ("json", "redis+tls"):
+        assert configured.storage_settings(scheme, SharedSettings) == SharedSettings(durability="fsync")
+        (durability, *_) = configured.explain_storage(scheme, SharedSettings)
+        assert (durability.source, durability.variable) == (
+            "RESILIENCE_JSON__DURABILITY",
+            "RESILIENCE_JSON__DURABILITY",
+        )
+    assert configured.is_open({}, "redis+tls")
+    configured = configure(REDIS_TLS__DURABILITY="fsync")
+    with pytest.raises(
+        ConfigurationError, match=r"REDIS_TLS__DURABILITY: .*: its variables begin with RESILIENCE_JSON__"
+    ):
+        configured.storage_settings("redis+tls", SharedSettings)
+
+
 def test_a_storage_without_settings_has_no_variables() -> None:
     assert configure().storage_settings("memory", None) is None
     with pytest.raises(ConfigurationError) as caught:

@@ -57,6 +57,21 @@ class OtherPolicy:
         return [Verb(name, "Show.", says) for name in ("status", "other", "config")]
 
 
+class TabledStorage(MemoryStorage):
+    """A storage that needs a table."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url, settings)
+        self.url = url
+
+    def prepare(self, *, dry: bool) -> str:
+        if self.url.endswith("down"):
+            raise StorageUnavailable("the server is down")
+        if self.url.endswith("broken"):
+            raise ZeroDivisionError("by zero")
+        return "CREATE TABLE t" if dry else "made the table"
+
+
 class PolicyWithoutVerbs:
     pass
 

@@ -1,0 +1,1 @@
+"""`resilience storage …`: what administrators do to a storage as a whole."""
