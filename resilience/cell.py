@@ -15,12 +15,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilience.clock import Clock
     from resilience.engine import Engine
     from resilience.errors import PolicyRejected
     from resilience.gather import Gathered
     from resilience.policy import Outcome, Policy, Refusal, State, Step
     from resilience.ports import Ports
+    from resilience.sharedclock import SharedClock
     from resilience.storage import Indexed, Key, Version
 
 RECHECK = 1.0
@@ -235,6 +235,7 @@ class Cell:
     __slots__ = (
         "__weakref__",
         "_debts",
+        "clock",
         "engine",
         "key",
         "memo",
@@ -253,13 +254,15 @@ class Cell:
         policy: Policy,
         ports: Ports,
         engine: Engine | None,
-        clock: Clock,
+        clock: SharedClock,
         debts: dict[Key, Owed] | None = None,
     ) -> None:
         self.key = key
         self.policy = policy
         self.ports = ports
+        self.clock = clock
         self.wall = clock.wall
+        """Wall-clock seconds, as `clock` has them; kept here for the road of every call."""
         self.timer: Callable[[], float] | None = None if policy.slow_after == FOREVER else clock.monotonic
         """What measures how long a call takes, in seconds; `None` where nobody asks."""
         self._debts: dict[Key, Owed] = {} if debts is None else debts
@@ -329,6 +332,7 @@ class Cell:
     def adopt(self, snapshot: object, monotonic: float) -> View:
         """Take over what was loaded.
 
+        :param monotonic: the second at which it was asked for.
         :raises ValueError: the payload is damaged.
         :raises StorageIncompatible: a newer library wrote it.
         :raises PluginError: the storage returned something else than a snapshot.
@@ -336,6 +340,8 @@ class Cell:
         if not isinstance(snapshot, Snapshot):
             what = type(snapshot).__name__
             raise PluginError(f"storage {self.ports.name}: load of {self.key} returned {what}, not a Snapshot")
+        if snapshot.time is not None:
+            self.wall = self.clock.learn(snapshot.time, monotonic)
         view = self.view
         if (
             view is not None
@@ -355,7 +361,9 @@ class Cell:
         return view
 
     def committed(self, snapshot: Snapshot, state: State, monotonic: float) -> None:
-        """Take over what this process committed itself."""
+        """Take over what this process committed itself; `monotonic` is the second at which that began."""
+        if snapshot.time is not None:
+            self.wall = self.clock.learn(snapshot.time, monotonic)
         self.view = View(snapshot, state, monotonic)
         self.memo = NEVER  # one on a snapshot that is trusted for a while would outlive it
 
@@ -383,11 +391,11 @@ class Cell:
             self.memo = memo
         return memo
 
-    def follow(self, policy: Policy, clock: Clock) -> None:
+    def follow(self, policy: Policy) -> None:
         """Decide by another policy from the next call on; state, permits and what is owed stay."""
         self.policy = policy
-        self.timer = None if policy.slow_after == FOREVER else clock.monotonic
+        self.timer = None if policy.slow_after == FOREVER else self.clock.monotonic
         shadow = self.shadow
         if shadow is not None:
-            shadow.follow(policy, clock)
+            shadow.follow(policy)
         self.memo = NEVER

@@ -14,6 +14,7 @@ from resilience.errors import (
     StorageLockTimeout,
     StorageUnavailable,
 )
+from resilience.policy import Report
 from resilience.storage import Snapshot
 
 TYPE_CHECKING = False
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
     from resilience.announce import Announcer
     from resilience.cell import Cell, View
-    from resilience.clock import Clock
     from resilience.policy import Move, PolicyEvent, State, Step
     from resilience.ports import Ports
+    from resilience.sharedclock import SharedClock
     from resilience.storage import Version
 
     Request = tuple[Callable[..., object], tuple[object, ...]]
@@ -59,7 +60,7 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
     cell: Cell,
     events: Sequence[PolicyEvent],
     announcer: Announcer,
-    clock: Clock,
+    clock: SharedClock,
     deadline: float,
     *,
     patient: bool,
@@ -77,8 +78,7 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
     """
     key, ports, owed = cell.key, cell.ports, cell.owed
     taken = owed.take(clock.wall()) if owed else ()
-    if taken:
-        events = (*taken, *events)
+    everything = (*taken, *events) if taken else events
     done = Committed()
     try:
         while True:
@@ -92,9 +92,9 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
                 with lock:
                     view = cell.view
                     if view is None or not view.is_current():
-                        view = yield from _refresh(cell, done, clock, deadline)
+                        view = yield from _refresh(cell, events, done, clock, deadline)
                     try:
-                        state, keep = answer(cell, view, events, done, clock)
+                        state, keep = answer(cell, view, everything, done, clock)
                     except ValueError as error:
                         refused = error
                     else:
@@ -126,7 +126,9 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
     return done
 
 
-def answer(cell: Cell, view: View, events: Iterable[PolicyEvent], done: Committed, clock: Clock) -> tuple[State, int]:
+def answer(
+    cell: Cell, view: View, events: Iterable[PolicyEvent], done: Committed, clock: SharedClock
+) -> tuple[State, int]:
     """Answer events one after the other: the state after them, and whether others must know.
 
     :raises ValueError: an event makes no sense.
@@ -157,7 +159,7 @@ def answer(cell: Cell, view: View, events: Iterable[PolicyEvent], done: Committe
     return state, keep
 
 
-def _save(cell: Cell, view: View, state: State, done: Committed, clock: Clock, deadline: float) -> Requests[bool]:
+def _save(cell: Cell, view: View, state: State, done: Committed, clock: SharedClock, deadline: float) -> Requests[bool]:
     """Save the state that follows a view; false if somebody without the lock committed first."""
     key, ports, policy = cell.key, cell.ports, cell.policy
     now = clock.monotonic()
@@ -183,12 +185,18 @@ def _save(cell: Cell, view: View, state: State, done: Committed, clock: Clock, d
     return True
 
 
-def _refresh(cell: Cell, done: Committed, clock: Clock, deadline: float) -> Requests[View]:
-    """With the lock held: take over what is committed; set aside what is damaged beyond reading."""
+def _refresh(
+    cell: Cell, events: Iterable[PolicyEvent], done: Committed, clock: SharedClock, deadline: float
+) -> Requests[View]:
+    """With the lock held: take over what is committed; set aside what is damaged beyond reading.
+
+    Reports that were dated by this machine's clock, as the storage had not told its time yet, are taken as of now.
+    """
     key, ports = cell.key, cell.ports
+    was_agreed = clock.is_agreed
     now = clock.monotonic()
     try:
-        return cell.adopt((yield ports.load, (key, _left(deadline, now))), now)
+        view = cell.adopt((yield ports.load, (key, _left(deadline, now))), now)
     except (StorageCorrupt, ValueError) as damage:
         yield ports.discard, (key, str(damage), _left(deadline, clock.monotonic()))
         now = clock.monotonic()
@@ -199,7 +207,11 @@ def _refresh(cell: Cell, done: Committed, clock: Clock, deadline: float) -> Requ
         except ValueError as error:
             raise StorageUnavailable(f"{key} was set aside and is damaged all the same: {error}", key=key) from error
         done.resets = (*done.resets, ("state_reset", {"error": str(damage)}))
-        return view
+    if clock.is_agreed and not was_agreed:
+        for event in events:
+            if isinstance(event, Report):
+                event.at = clock.wall()
+    return view
 
 
 def _left(deadline: float, now: float) -> float:

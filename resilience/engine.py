@@ -25,6 +25,7 @@ from resilience.fallback import PrivateRecord
 from resilience.fuse import Fuse
 from resilience.permits import Permit
 from resilience.policy import FAILURE, LATER, NEUTRAL, Admit, Control, Lease, Refusal, Report
+from resilience.sharedclock import SharedClock
 from resilience.storage import Capability, Snapshot
 
 TYPE_CHECKING = False
@@ -98,7 +99,7 @@ class Engine:
         self._recheck = recheck
         self._ports = ports
         self._announcer = announcer
-        self._clock = clock
+        self._clock = SharedClock(clock, ports.name)
         self._timeout = timeout
         self._max_staleness = max_staleness
         self._fuse = Fuse()
@@ -204,9 +205,10 @@ class Engine:
         self, cell: Cell, deadline: float, *, anonymous: bool, patient: bool, force: bool = False
     ) -> Requests[Memo | Permit]:
         """Load unless current, step, and commit if the step says NOW; what was gathered goes first, where it is due."""
-        admit = Admit(self._clock.wall(), 0, anonymous=anonymous)
+        admit = Admit(0.0, 0, anonymous=anonymous)
         try:
             view = yield from self._look(cell, deadline)
+            admit.now = self._clock.wall()  # read after the load, which may have set it right
             step = cell.policy.step(view.state, admit)
             if not step.keep and not force:
                 if self._is_due(cell, step, admit.now):
@@ -378,12 +380,15 @@ class Engine:
         deadline = self._clock.monotonic() + self._timeout
         owed = cell.owed
         if report.outcome != FAILURE and not force and not (owed and owed.reports):
+            was_agreed = self._clock.is_agreed
             try:
                 view = yield from self._look(cell, deadline)
             except (StorageCorrupt, ValueError):
                 pass  # the commit mends it, under the lock
             else:
                 report.now = self._clock.wall()
+                if not was_agreed and self._clock.is_agreed:
+                    report.at = report.now
                 step = cell.policy.step(view.state, report)
                 if not step.keep or (step.keep == LATER and self._gathers(cell, report, step)):
                     return
@@ -583,6 +588,10 @@ class Engine:
 
     def _mend(self, cell: Cell, trying: bool) -> None:  # noqa: FBT001 - what `_outage` said
         cell.shadow = None
+        off_by = self._clock.off_by
+        if off_by is not None:  # two threads that come here at once tell it twice, which harms nobody
+            self._clock.off_by = None
+            self.tell("clock_skew", {"seconds": off_by, "storage": self._ports.name})
         if trying:
             for fuse, key in ((self._fuse, None), (self._fuses.get(cell.key), cell.key)):
                 seconds = None if fuse is None else fuse.mend(self._clock.monotonic())

@@ -36,7 +36,8 @@ def resilience_load(key: Key, timeout: float) -> Snapshot:
     :returns: the snapshot; its payload and version are `None` if nothing is stored.  Takes no lock.  Never torn,
         mixed or uncommitted.  Its `is_current()` tells without I/O whether this is still the last committed record,
         also for a record that does not exist yet; `None` where the storage cannot tell: the engine then trusts the
-        snapshot for `RESILIENCE_MAX_STALENESS` seconds (default 0: it loads each time).
+        snapshot for `RESILIENCE_MAX_STALENESS` seconds (default 0: it loads each time).  Its `time`, where the storage
+        has a clock of its own, is read while it answers this very call: all who share the storage go by it.
     :raises StorageCorrupt: the record is damaged.
     :raises StorageUnavailable: anything wrong with the store itself, within `timeout`.
 
@@ -114,6 +115,9 @@ def resilience_event(event: Event) -> None:
             the storage does not answer; ``error`` says why, ``mode`` what the policy does meanwhile.
         ``recovered``
             it answers again; ``seconds`` says how long it did not.
+        ``clock_skew``
+            this machine's clock is off by more than a second, as the storage's server tells the time; ``seconds`` says
+            how far it is ahead.  Nothing is decided by it.  Told again after an hour.
         ``configuration_rejected``
             the configuration file was touched and cannot be used, so nothing changed; ``file`` and ``error`` say why.
         ``configuration_reloaded``

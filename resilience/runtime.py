@@ -419,7 +419,7 @@ class Runtime:
                     recheck = None if self._watched is None else self._look
                     opened.engine.retune(self.timeout, configuration.core.max_staleness, recheck)
                     for cell, policy in policies:
-                        cell.follow(policy, self._clock)
+                        cell.follow(policy)
                 else:
                     self._leave(old)
             file = configuration.file

@@ -146,7 +146,8 @@ class Snapshot:
 
     `payload` and `version` are `None` if nothing is stored.  `is_current()` tells without I/O whether this is still
     the last committed record, also for a record that does not exist yet; `None` where the storage cannot tell.
-    `time` is the storage's own clock (wall-clock seconds) where it has one.
+    `time` is the storage's own clock where it has one: its server's wall-clock seconds, read while it answered this
+    call, never kept from an earlier one.  All who share the storage go by it, whatever their machines' clocks say.
     """
 
     __slots__ = ("is_current", "payload", "time", "version")

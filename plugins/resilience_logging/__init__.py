@@ -32,6 +32,7 @@ _TRANSITION = _WARNING, "state changed"
 _EVENTS = {
     "degraded": (_WARNING, "storage does not answer"),
     "recovered": (_INFO, "storage answers again"),
+    "clock_skew": (_WARNING, "clock of this machine is off"),
     "configuration_rejected": (_ERROR, "configuration refused"),
     "configuration_reloaded": (_INFO, "configuration reloaded"),
     "late": (_DEBUG, "late report"),
@@ -53,8 +54,8 @@ class LoggingObserver:
     """Logs every transition and every event to the logger ``resilience``.
 
     Levels: a transition is a WARNING, whichever way it goes, as nobody but its policy knows which states are good
-    ones.  Of the events, ``state_reset`` and ``configuration_rejected`` are ERRORs, ``degraded``,
-    ``settings_conflict`` and ``would_have_opened`` WARNINGs, ``late`` is DEBUG, all others are INFO.
+    ones.  Of the events, ``state_reset`` and ``configuration_rejected`` are ERRORs, ``clock_skew``,
+    ``degraded``, ``settings_conflict`` and ``would_have_opened`` WARNINGs, ``late`` is DEBUG, all others are INFO.
     """
 
     _logger: Logger | None = None
