@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +26,20 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("here")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hears_signals() -> Iterator[None]:
+    """Started in the background, or by what else ignores signals, we and our children would ignore them too."""
+    heard: dict[str, Any] = {"SIGHUP": signal.SIG_DFL, "SIGINT": signal.default_int_handler, "SIGQUIT": signal.SIG_DFL}
+    ignored = {
+        number: signal.signal(number, handler)
+        for name, handler in heard.items()
+        if (number := getattr(signal, name, None)) is not None and signal.getsignal(number) is signal.SIG_IGN
+    }
+    yield
+    for number, handler in ignored.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

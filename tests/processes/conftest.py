@@ -5,7 +5,6 @@ Tests of processes are heavy, and run on one interpreter; those marked `everywhe
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,20 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents and item.get_closest_marker("everywhere") is None:
             item.add_marker("heavy")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _hears_signals() -> Iterator[None]:
-    """Started by `nohup`, or by what else ignores signals, our children would ignore them too."""
-    names = [name for name in ("SIGHUP", "SIGINT", "SIGQUIT") if hasattr(signal, name)]
-    ignored = {
-        number: signal.signal(number, signal.SIG_DFL)
-        for number in (getattr(signal, name) for name in names)
-        if signal.getsignal(number) is signal.SIG_IGN
-    }
-    yield
-    for number, handler in ignored.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session", params=METHODS)
