@@ -117,9 +117,10 @@ def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'resilience' has no attribute {name!r}")
-    from importlib import import_module
+    import sys
 
-    value = getattr(import_module(home), name)
+    __import__(home)  # `importlib` takes longer to import than most of what stands here
+    value = getattr(sys.modules[home], name)
     globals()[name] = value
     return value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from _contextvars import ContextVar  # what `contextvars` offers under this name
 
 from resilience.policy import FAILURE, NEUTRAL, SUCCESS
 

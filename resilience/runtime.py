@@ -8,23 +8,23 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import weakref
 from _thread import RLock
 from _thread import allocate_lock as Lock  # noqa: N812 - what `threading` offers under this name; it takes 4 ms
+from _weakref import ref  # what `weakref` offers under this name, without its containers, which take a millisecond
 
 from resilience.clock import SystemClock
-from resilience.engine import Engine
 from resilience.errors import ConfigurationError, PluginError, ResilienceError, StorageUnavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Any, Self
 
     from resilience.cell import Cell
     from resilience.clock import Clock
+    from resilience.engine import Engine
     from resilience.plan import Plan
     from resilience.policy import Policy
     from resilience.ports import Observers, Ports
@@ -91,6 +91,35 @@ class Watched:
             self._lock.release()
 
 
+class Alive:
+    """What is known of objects as long as somebody holds them; iterating gives both."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[ref[Any], Any] = {}
+
+    def put(self, thing: object, value: object) -> None:
+        """Know something of an object."""
+        known = self._known
+        known[ref(thing, lambda gone: known.pop(gone, None))] = value
+
+    def get(self, thing: object) -> Any:
+        """Return what is known of an object; `None` if there is nothing."""
+        return self._known.get(ref(thing))
+
+    def drop(self, thing: object) -> None:
+        """Know it no more."""
+        self._known.pop(ref(thing), None)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Go over those that live, as they are now: others may come and go meanwhile."""
+        for reference in list(self._known):
+            thing = reference()
+            if thing is not None:
+                yield thing, self._known.get(reference)
+
+
 class Runtime:
     """Settings, plugins and clock of one storage; guards bind to the current one at their first use.
 
@@ -131,12 +160,12 @@ class Runtime:
         self._reloading = RLock()
         self._opened: Opened | None = None
         self._configuration: Configuration | None = None
-        self._cells: weakref.WeakKeyDictionary[Cell, Remake | None] = weakref.WeakKeyDictionary()
+        self._cells: Alive = Alive()
         self._watched: Watched | None = None
         self._left: Opened | None = None
         """The storage that a reload left behind: calls that were under way may still be in it."""
         self._replaced: list[Runtime | None] = []
-        _all.add(self)
+        _all.put(self, None)
 
     @staticmethod
     def current() -> Runtime:
@@ -313,6 +342,7 @@ class Runtime:
 
     def _engine(self, ports: Ports, observers: Observers, max_staleness: float) -> Engine:
         from resilience.announce import Announcer
+        from resilience.engine import Engine
 
         announcer = Announcer(observers, self._clock)
         return Engine(
@@ -384,7 +414,7 @@ class Runtime:
         """
         with self._lock:  # all of it, so that no cell is missed by who closes
             cell = self.opened.engine.cell(key, policy)
-            self._cells[cell] = remake
+            self._cells.put(cell, remake)
         return cell
 
     def remaking(self, cell: Cell) -> Remake:
@@ -432,7 +462,7 @@ class Runtime:
         self._adopt(configuration)
         self._plan, self._planned = None, False
         try:
-            policies = [(cell, remake(configuration)) for cell, remake in self._cells.items() if remake is not None]
+            policies = [(cell, remake(configuration)) for cell, remake in self._cells if remake is not None]
             opened = self._opened
             if opened is not None and opened.made_with != self._made_with(configuration, self.url):
                 opened = self._open()
@@ -448,8 +478,8 @@ class Runtime:
 
     def _leave(self, old: Opened) -> None:
         """Let the guards of a storage bind to the new one; it stays open until the next is left behind."""
-        for cell in [cell for cell in self._cells if cell.engine is old.engine]:
-            del self._cells[cell]
+        for cell in [cell for cell, _ in self._cells if cell.engine is old.engine]:
+            self._cells.drop(cell)
             cell.retire()
         left, self._left = self._left, old
         self._shut(left)
@@ -524,9 +554,8 @@ class Runtime:
 
     def _retire(self) -> None:
         with self._lock:
-            cells = list(self._cells)
-            self._cells = weakref.WeakKeyDictionary()
-        for cell in cells:
+            cells, self._cells = self._cells, Alive()
+        for cell, _ in cells:
             cell.retire()
 
     def _after_fork_in_child(self) -> None:
@@ -545,7 +574,7 @@ def _settings_model(kind: str) -> type[PolicySettings]:
     return plugins.policy_class(kind).settings_model()  # type: ignore[no-any-return]
 
 
-_all: weakref.WeakSet[Runtime] = weakref.WeakSet()
+_all: Alive = Alive()
 _current: Runtime | None = None
 _install = Lock()
 
@@ -553,12 +582,12 @@ _install = Lock()
 def _after_fork_in_child() -> None:
     global _install  # noqa: PLW0603 - another thread of the parent may have held it
     _install = Lock()
-    for runtime in list(_all):
+    for runtime, _ in _all:
         runtime._after_fork_in_child()  # noqa: SLF001 - this module's own
 
 
 def _settle_all() -> None:
-    for runtime in list(_all):
+    for runtime, _ in _all:
         runtime._settle()  # noqa: SLF001 - this module's own
 
 

@@ -29,8 +29,10 @@ def __getattr__(name: str) -> object:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    import sys
 
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+    module = f"{__name__}.{home}"
+    __import__(module)  # `importlib` takes longer to import than most of what stands here
+    value = getattr(sys.modules[module], name)
     globals()[name] = value
     return value

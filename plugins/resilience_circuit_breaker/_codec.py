@@ -17,7 +17,7 @@ must not overlook (a new state, another meaning of a field) raises `SCHEMA`: old
 
 from __future__ import annotations
 
-from operator import le, lt
+from _operator import le, lt  # see `resilience.storage`
 
 from resilience.errors import StorageIncompatible
 from resilience.policy import FOREVER

@@ -39,7 +39,7 @@ Cases that one configuration alone does not bring, but several processes with di
 
 from __future__ import annotations
 
-from operator import attrgetter
+from _operator import attrgetter  # see `resilience.storage`
 
 from resilience.policy import (
     FAILURE,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
-
 from resilience.errors import ConfigurationError, PolicyRejected
 from resilience.guard import Guard
 from resilience.permits import error_name, parse_token
@@ -140,6 +138,8 @@ class CircuitBreaker(Guard):
         """
         kept: Callable[..., Self] | None = getattr(self, "_judging", None)
         if kept is None:
+            from functools import lru_cache, partial  # which a shell never needs, and takes two milliseconds
+
             made: Any = partial(_judging, type(self), self.name, self._given, self._runtime, self._its_judgement)
             kept = self._judging = lru_cache(maxsize=_MOST_JUDGING)(made)
         rules: dict[str, Any] = {**judgement}

@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from mmap import ACCESS_READ, mmap
-from operator import itemgetter
+from _operator import itemgetter  # see `resilience.storage`
 
 from resilience import Key, Snapshot, StorageUnavailable, Version, Word, clock
 from resilience_filelock._errors import NOT_THERE
@@ -41,6 +40,7 @@ from resilience_filelock._system import OPEN_FLAGS, pread, pwrite, sync, write_a
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from mmap import mmap
     from typing import Any, Final, NoReturn
 
     State = tuple[int, int, Snapshot]
@@ -220,6 +220,8 @@ class RecordFile:
 
     def _look(self, status: os.stat_result) -> memoryview[int] | PolledHead:
         if self._mode.mapped and status.st_size >= HEAD_END:
+            from mmap import ACCESS_READ, mmap  # which a process that only asks once never comes to
+
             try:
                 self._mapping = mmap(self.fd, HEAD_END, access=ACCESS_READ, **_NO_MAPPING)
             except OSError:

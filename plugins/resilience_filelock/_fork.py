@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from _thread import RLock
-from weakref import WeakValueDictionary
+from _weakref import ref  # what `weakref` offers under this name, without its containers, which take a millisecond
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,18 +27,21 @@ BIRTH: Final = RLock()
 """Held while files are opened, made, renamed or evicted, and by `fork`: no child inherits a descriptor that is not
 listed here, or a table that is half changed."""
 
-_members: Final[WeakValueDictionary[int, Inherited]] = WeakValueDictionary()
+_members: Final[dict[int, ref[Inherited]]] = {}
 
 
 def enrol(member: Inherited) -> None:
     """Tell `member` about each fork from now on, in the child, as long as it lives."""
+    number = id(member)  # nobody else's before the reference is cleared and this entry gone
     with BIRTH:
-        _members[id(member)] = member
+        _members[number] = ref(member, lambda _: _members.pop(number, None))
 
 
 def _in_child() -> None:
-    for member in list(_members.values()):
-        member.after_fork()
+    for reference in list(_members.values()):
+        member = reference()
+        if member is not None:
+            member.after_fork()
     BIRTH.release()
 
 

@@ -11,7 +11,7 @@ try:
     from _queue import Empty, SimpleQueue  # what `queue` offers under the same names, without what it imports
 except ImportError:  # pragma: no cover - an interpreter that has it elsewhere
     from queue import Empty, SimpleQueue
-from weakref import ref
+from _weakref import ref  # see `_fork`
 
 from resilience import clock
 from resilience_filelock._fork import BIRTH

@@ -22,9 +22,8 @@ for a person to read with ``strings``.
 
 from __future__ import annotations
 
-import struct
+from _struct import Struct  # what `struct` offers under this name
 from binascii import crc32
-from struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,10 +145,9 @@ def decode_header(data: bytes) -> tuple[Layout, tuple[str, str]]:
     :raises Damaged: with what is wrong.
     :raises Newer: a later format; only the place of the format is fixed for all time.
     """
-    try:
-        magic, version, complement, header, slot, kind, name, checksum = _HEADER.unpack_from(data, _HEADER_OFFSET)
-    except struct.error:
-        raise Damaged(f"has {len(data)} bytes, too few for a record") from None
+    if len(data) < _KEY_OFFSET:
+        raise Damaged(f"has {len(data)} bytes, too few for a record")
+    magic, version, complement, header, slot, kind, name, checksum = _HEADER.unpack_from(data, _HEADER_OFFSET)
     if magic != _MAGIC or version ^ complement != 0xFFFF:
         damage = Damaged("does not begin like a record")
         damage.foreign = magic != _MAGIC
@@ -180,10 +178,9 @@ def encode_slot(number: int, incarnation: bytes, expires_at: float | None, paylo
 
 def decode_slot(data: bytes) -> tuple[int, str, float, bytes] | None:
     """Read number, incarnation, when it expires, and payload of a slot; `None` if it is empty, torn or damaged."""
-    try:
-        checksum, length, number, expires_at, incarnation = _SLOT.unpack_from(data)
-    except struct.error:
+    if len(data) < _SLOT.size:
         return None
+    checksum, length, number, expires_at, incarnation = _SLOT.unpack_from(data)
     end = _SLOT.size + length
     if end > len(data) or not 0 < number <= LAST_NUMBER or crc32(memoryview(data)[_CRC.size : end]) != checksum:
         return None

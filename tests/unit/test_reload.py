@@ -288,7 +288,7 @@ def test_judging_and_kin_follow(program: Program) -> None:
 def test_a_cell_without_a_maker_keeps_its_policy(program: Program) -> None:
     breaker = CircuitBreaker("a")
     breaker.check()
-    (cell,) = list(program.runtime._cells)
+    ((cell, _),) = list(program.runtime._cells)
     bound = program.runtime.bind(cell.key, cell.policy)
     assert program.runtime.remaking(bound)(None) is cell.policy
     program.runtime.reload()
