@@ -37,6 +37,15 @@ def redact(url: str) -> str:
     return _without_values(url)
 
 
+def redact_within(text: str) -> str:
+    """Take the secrets out of a line that quotes a URL, as a plugin may do with its own in an error."""
+    before, mark, _ = text.partition("://")
+    if not mark:
+        return text
+    start = before.rfind(" ") + 1
+    return text[:start] + redact(text[start:])
+
+
 def _without_user(rest: str) -> str:
     """Hide user and password in what follows the scheme."""
     body = rest.lstrip("/")

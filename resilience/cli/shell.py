@@ -186,11 +186,8 @@ def _encodable(text: str, stream: TextIO) -> str:
 
 
 def _without_secrets(line: str) -> str:
-    """Take the secrets out of a line that holds a URL: a plugin may have quoted its own in an error."""
-    before, mark, _ = line.partition("://")
-    if not mark:
+    if "://" not in line:
         return line
-    from resilience.redaction import redact
+    from resilience.redaction import redact_within
 
-    start = before.rfind(" ") + 1
-    return line[:start] + redact(line[start:])
+    return redact_within(line)

@@ -94,7 +94,7 @@ class Client:
 class AwaitedClient(Client):
     """The same, awaited."""
 
-    capabilities = frozenset()
+    capabilities: frozenset[Capability] = frozenset()
 
     @hookimpl
     async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
