@@ -1,9 +1,9 @@
 """The parts of the documentation that are made from the code: settings, hooks, state machine.
 
 A Sphinx extension: when a build begins, it writes them to ``docs/_generated``, from where the pages include them.  The
-picture of the state machine is kept beside the pages, since the README shows it too::
+pictures of the state machine and of the windows are kept beside the pages, which show them without a build too::
 
-    python docs/_ext/generated.py       # draws it anew; the tests say when that is needed
+    python docs/_ext/generated.py       # draws them anew; the tests say when that is needed
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import picture
+import window_pictures
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 DOCS = Path(__file__).parents[1]
-PICTURE = DOCS / "_static" / "state-machine.svg"
+STATIC = DOCS / "_static"
 
 
 def write_all(folder: Path) -> None:
@@ -182,6 +183,10 @@ def drawing() -> str:
     return picture.draw([(state, event, condition.__name__, to) for state, event, condition, to, _ in _state.TABLE])
 
 
+PICTURES: dict[str, Callable[[], str]] = {"state-machine.svg": drawing, **window_pictures.DRAWINGS}
+"""What draws each of the pictures in `STATIC`."""
+
+
 # -- Sphinx ------------------------------------------------------------------------------------------------------------
 
 
@@ -196,4 +201,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(drawing(), "utf-8")
+    for name, draw in PICTURES.items():
+        (STATIC / name).write_text(draw(), "utf-8")

@@ -40,8 +40,19 @@ def generated() -> Iterator[dict[str, Any]]:
     sys.path.remove(extension)
 
 
-def test_picture_of_the_state_machine_is_the_table_s(generated: dict[str, Any]) -> None:
-    assert generated["PICTURE"].read_text("utf-8") == generated["drawing"](), "run python docs/_ext/generated.py"
+PICTURES = ["state-machine.svg", "window-consecutive.svg", "window-count.svg", "window-time.svg"]
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_the_code_s(generated: dict[str, Any], name: str) -> None:
+    drawn = generated["PICTURES"][name]()
+    assert (generated["STATIC"] / name).read_text("utf-8") == drawn, "run python docs/_ext/generated.py"
+
+
+def test_every_picture_that_can_be_drawn_is_shown(generated: dict[str, Any]) -> None:
+    pages = "".join(page.read_text("utf-8") for page in DOCS.glob("*.md"))
+    assert sorted(generated["PICTURES"]) == PICTURES
+    assert all(f"](_static/{name})" in pages for name in PICTURES)
 
 
 def test_picture_shows_every_state_and_change(generated: dict[str, Any]) -> None:
