@@ -38,15 +38,17 @@ def _fields(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str
         return None
     if (file := configuration.file) is not None and plan.configured(runtime.environ) != [file.path, file.identity]:
         return None  # it was changed since it was read
+    if configuration.core.trace_hooks or len(plugins.schemes(opened.url)) > 1:
+        return None
     observers = opened.observers or []
-    installed = plugins.installed(plugins.OBSERVER)
+    installed = plugins.selected(plugins.OBSERVER, configuration.selection)
     if not installed.keys() <= {label for label, _ in observers}:
         return None  # one was left out
     hooks = plain(opened.storage, opened.ports, [observer for _, observer in observers])
     if hooks is None:
         return None
     settings = None
-    kind = plugins.storage_class(scheme)
+    kind = plugins.storage_class(scheme, configuration.selection)
     if (model := getattr(kind, "Settings", None)) is not None:
         settings = configuration.plugin_values(model.section or scheme, model)
         if settings is None:
@@ -91,7 +93,7 @@ def _observing(
 def _policies(runtime: Runtime) -> dict[str, list[object]]:
     """Return the settings of the policies that take checked values: where each is found, for all, and by name."""
     found: dict[str, list[object]] = {}
-    for kind, entry_point in plugins.installed(plugins.POLICY).items():
+    for kind, entry_point in plugins.selected(plugins.POLICY, runtime.configuration.selection).items():
         try:
             policy = plugins.load(entry_point)
             if hasattr(policy, "from_values"):

@@ -12,17 +12,33 @@ from __future__ import annotations
 import sys
 
 from resilience.errors import ConfigurationError, PluginError
+from resilience.selection import OBSERVER, POLICY, STORAGE, Installed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from importlib.metadata import EntryPoint
     from typing import Any
 
     from resilience.runtime import Runtime
+    from resilience.selection import Selection
 
-STORAGE = "resilience.storage"
-POLICY = "resilience.policy"
-OBSERVER = "resilience"
+__all__ = [
+    "OBSERVER",
+    "POLICY",
+    "STORAGE",
+    "PluginWarning",
+    "everything",
+    "installed",
+    "load",
+    "observers",
+    "origin",
+    "policy_class",
+    "schemes",
+    "selected",
+    "settings_of",
+    "storage_class",
+]
 
 
 class PluginWarning(UserWarning):
@@ -53,6 +69,18 @@ def installed(group: str) -> dict[str, EntryPoint]:
     return found
 
 
+def everything() -> Iterator[Installed]:
+    """List all plugins with their distributions."""
+    for group in (STORAGE, POLICY, OBSERVER):
+        for name, entry_point in installed(group).items():
+            yield Installed(group, name, None if entry_point.dist is None else entry_point.dist.name)
+
+
+def selected(group: str, selection: Selection) -> dict[str, EntryPoint]:
+    """List the plugins of a group that may be loaded."""
+    return {name: entry_point for name, entry_point in installed(group).items() if selection.bar(group, name) is None}
+
+
 def origin(entry_point: EntryPoint) -> str:
     """Name a plugin with its distribution and version, for a person."""
     distribution = entry_point.dist
@@ -74,10 +102,19 @@ def load(entry_point: EntryPoint) -> Any:
         ) from error
 
 
-def storage_class(scheme: str) -> Any:
-    """Load the storage class of a URL scheme.
+def schemes(url: str) -> list[str]:
+    """Return the schemes of the storages that a URL names, the outermost first: ``aesgcm+file:`` names two."""
+    scheme = url.partition(":")[0]
+    outer, plus, inner = scheme.partition("+")
+    if not plus or scheme in installed(STORAGE):
+        return [scheme]
+    return [outer, *schemes(inner)]
 
-    :raises ConfigurationError: no installed plugin has it.
+
+def storage_class(scheme: str, selection: Selection) -> Any:
+    """Load the storage class of a scheme.
+
+    :raises ConfigurationError: no installed plugin has it, or it is blocked.
     :raises PluginError: the plugin that has it does not load.
     """
     known = installed(STORAGE)
@@ -87,6 +124,10 @@ def storage_class(scheme: str) -> Any:
         near = get_close_matches(scheme, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"installed are: {', '.join(sorted(known)) or 'none'}"
         raise ConfigurationError(f"RESILIENCE_STORAGE: no installed plugin stores to {scheme + ':'!r}; {hint}")
+    if (bar := selection.bar(STORAGE, scheme)) is not None:
+        raise ConfigurationError(
+            f"RESILIENCE_STORAGE: {bar} blocks {origin(known[scheme])}; choose another one, or take it off that list"
+        )
     return load(known[scheme])
 
 
@@ -107,16 +148,20 @@ def settings_of(observer: Any) -> Any:
 
 
 def observers(runtime: Runtime) -> list[tuple[str, object]]:
-    """Load and make all installed observers; one that fails is left out with a `PluginWarning`.
+    """Load and make all installed observers that may be loaded; one that fails is left out with a `PluginWarning`.
 
     A class with a `Settings` model is called with the runtime and an instance of it, any other class without arguments.
 
     :raises ConfigurationError: the settings of one are unknown or impossible.
     """
+    from resilience import fitting
+
     made: list[tuple[str, object]] = []
-    for name, entry_point in installed(OBSERVER).items():
+    for name, entry_point in selected(OBSERVER, runtime.configuration.selection).items():
         try:
             plugin = load(entry_point)
+            if (wrong := fitting.misfit(plugin)) is not None:
+                raise PluginError(f"{origin(entry_point)}: {wrong}")
             model = settings_of(plugin)
             settings = runtime.configuration.observer_settings(name, model)
             if model is not None:

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 from resilience.errors import PluginError
 from resilience.markers import PROJECT
+from resilience.storage import InnerStorage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
-    from contextlib import AbstractContextManager
     from typing import Any
 
     import pluggy
 
     from resilience.events import Event, Transition
-    from resilience.storage import Key, Snapshot, Version
+    from resilience.storage import Key
 
     Caller = pluggy.HookCaller
+    Trace = Callable[[Callable[..., Any], str, str], Callable[..., Any]]
 
 _REQUIRED = ("load", "save", "lock")
 _PAIR = ("aload", "asave")
@@ -32,26 +33,10 @@ _TOLD = ("transition", "event")
 """The hooks of observers; each has one argument, of the same name."""
 
 
-class Ports:
-    """The hooks of one open storage, as functions that are called by position.
+class Ports(InnerStorage):
+    """The hooks of one open storage, as functions that are called by position."""
 
-    `keys`, `delete`, `discard`, `aload` and `asave` are `None` where the storage does not implement them.
-    """
-
-    __slots__ = ("aload", "asave", "capabilities", "delete", "discard", "keys", "load", "lock", "name", "save")
-
-    load: Callable[[Key, float], Snapshot]
-    save: Callable[[Key, bytes, Version | None, float | None, float], Snapshot]
-    lock: Callable[[Key, float], AbstractContextManager[None]]
-    keys: Callable[[], Iterable[Key]] | None
-    delete: Callable[[Key, Version | None, float], bool] | None
-    discard: Callable[[Key, str, float], None]
-    aload: Callable[[Key, float], Awaitable[Snapshot]] | None
-    asave: Callable[[Key, bytes, Version | None, float | None, float], Awaitable[Snapshot]] | None
-
-    def __init__(self, name: str, capabilities: frozenset[str]) -> None:
-        self.name = name
-        self.capabilities = capabilities
+    __slots__ = ()
 
     def awaitable(self, hook: Callable[..., object]) -> Callable[..., Awaitable[object]] | None:
         """Return what does the same as a hook and is awaited; `None` if the hook itself is called."""
@@ -78,12 +63,21 @@ class Observers:
         self.events = events
 
 
-def connect(storage: object, name: str, observers: Iterable[tuple[str, object]]) -> tuple[Ports, Observers]:
+def connect(
+    storage: object,
+    name: str,
+    observers: Iterable[tuple[str, object]],
+    *,
+    origin: Callable[[str], str] | None = None,
+    trace: Trace | None = None,
+) -> tuple[Ports, Observers]:
     """Register a storage and the observers with a plugin manager of their own and resolve their hooks.
 
     :param storage: the one storage.
     :param name: its name, for messages.
     :param observers: names and plugins.
+    :param origin: returns what messages call a plugin, by its name; that of the storage ends with a colon here.
+    :param trace: is given each function, the hook and the names of the plugins, and makes the function that is called.
     :raises PluginError: an implementation does not fit its specification, or the storage lacks a hook.
     """
     import pluggy
@@ -92,15 +86,16 @@ def connect(storage: object, name: str, observers: Iterable[tuple[str, object]])
 
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
-    _register(manager, storage, name)
-    watched = [_register(manager, plugin, label) for label, plugin in observers]
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise PluginError(f"plugin {manager.get_name(error.plugin)}: {error}") from error
-    ports = Ports(name, frozenset(getattr(storage, "capabilities", ())))
+    origin = origin or _origin
+    _register(manager, storage, f"{name}:", origin)  # no observer is called like this
+    watched = [_register(manager, plugin, label, origin) for label, plugin in observers]
+    callers: dict[str, Caller] = {hook: getattr(manager.hook, f"{PROJECT}_{hook}") for hook in (*_HOOKS, *_TOLD)}
+    ports = Ports(name, frozenset(getattr(storage, "capabilities", ())), getattr(storage, "close", None))
     for hook in _HOOKS:
-        setattr(ports, hook, _resolve(getattr(manager.hook, f"{PROJECT}_{hook}"), name))
+        function, by = _resolve(manager, callers[hook], name)
+        if function is not None and trace is not None:
+            function = trace(function, callers[hook].name, by)
+        setattr(ports, hook, function)
     missing = [hook for hook in _REQUIRED if getattr(ports, hook) is None]
     if missing:
         raise PluginError(f"storage {name} does not implement {', '.join(f'{PROJECT}_{hook}' for hook in missing)}")
@@ -108,9 +103,7 @@ def connect(storage: object, name: str, observers: Iterable[tuple[str, object]])
         raise PluginError(f"storage {name} implements one of resilience_aload and resilience_asave; both or neither")
     if getattr(ports, "discard") is None:  # noqa: B009 - optional for the plugin, never missing for the engine
         ports.discard = _cannot_discard
-    return ports, Observers(
-        _each(manager, "resilience_transition", watched), _each(manager, "resilience_event", watched)
-    )
+    return ports, Observers(*(_each(manager, callers[hook], watched, trace) for hook in _TOLD))
 
 
 def plain(storage: object, ports: Ports, observers: Iterable[object]) -> tuple[list[str], list[list[str]]] | None:
@@ -185,63 +178,83 @@ def _cannot_discard(key: Key, reason: str, timeout: float) -> None:  # noqa: ARG
     raise StorageUnavailable(f"the record of {key} is damaged ({reason}) and its storage cannot set it aside", key=key)
 
 
-def _register(manager: pluggy.PluginManager, plugin: object, name: str) -> str:
-    import inspect
+def _origin(name: str) -> str:
+    return f"storage {name.removesuffix(':')}" if name.endswith(":") else f"plugin {name}"
 
+
+def _register(manager: pluggy.PluginManager, plugin: object, name: str, origin: Callable[[str], str]) -> str:
     import pluggy
 
-    for attribute in dir(plugin):
-        options = manager.parse_hookimpl_opts(plugin, attribute)
-        if options is None:
-            continue
-        parameters = inspect.signature(getattr(plugin, attribute)).parameters.values()
-        defaults = [parameter.name for parameter in parameters if parameter.default is not parameter.empty]
-        if defaults:
-            raise PluginError(
-                f"plugin {name}: {attribute} gives a default to {', '.join(defaults)}; hooks get every argument they "
-                "name and pluggy fills no default: remove it"
-            )
+    from resilience import fitting
+
+    if (wrong := fitting.misfit(plugin)) is not None:
+        raise PluginError(f"{origin(name)}: {wrong}")
     try:
-        registered = manager.register(plugin, name)
+        manager.register(plugin, name)
     except (pluggy.PluginValidationError, ValueError) as error:
-        raise PluginError(f"plugin {name}: {error}") from error
-    return registered or name
+        raise PluginError(f"{origin(name)}: {error}") from error
+    return name
 
 
-def _resolve(caller: Caller, name: str) -> Callable[..., object] | None:
-    """Find the cheapest function that does what the hook's caller does, called by position."""
+def _resolve(manager: pluggy.PluginManager, caller: Caller, name: str) -> tuple[Callable[..., object] | None, str]:
+    """Find the cheapest function that does what the hook's caller does, called by position; and who has part in it."""
     implementations = caller.get_hookimpls()
     if not implementations:
-        return None
+        return None, name
     plain = [found for found in implementations if not (found.wrapper or found.hookwrapper)]
     if len(plain) > 1:
-        others = ", ".join(found.plugin_name for found in plain)
+        others = ", ".join(found.plugin_name.removesuffix(":") for found in plain)
         raise PluginError(f"{caller.name} is implemented by {others}: one storage at a time")
     if not plain:
+        if caller.name.removeprefix(f"{PROJECT}_") not in _REQUIRED:
+            return None, name  # there is nothing to watch
         raise PluginError(f"storage {name} has only wrappers around {caller.name}")
-    assert caller.spec is not None  # noqa: S101 - check_pending saw to it; for the type checkers
-    expected = tuple(caller.spec.argnames)
-    if len(implementations) == 1 and tuple(plain[0].argnames) == expected:
-        return plain[0].function
+    assert caller.spec is not None  # noqa: S101 - only hooks with one are resolved; for the type checkers
+    arguments = tuple(caller.spec.argnames)
+    own = _by_position(plain[0].function, plain[0].argnames, arguments)
+    watchers = ", ".join(found.plugin_name for found in implementations if found not in plain)
+    if not watchers:
+        return own, name
+    from resilience.watching import WatchedHook
 
-    def call(*arguments: object) -> object:
-        return caller(**dict(zip(expected, arguments, strict=True)))
+    hook = WatchedHook(own, arguments, watchers)
+    manager.register(_Innermost(caller.name, hook.innermost()), f"innermost {caller.name}")
+    hook.wrapped = caller
+    return hook, f"{name}, watched by {watchers}"
 
-    return call
+
+class _Innermost:
+    """A plugin with one hook."""
+
+    def __init__(self, hook: str, function: object) -> None:
+        setattr(self, hook, function)
 
 
-def _each(manager: pluggy.PluginManager, hook: str, names: list[str]) -> list[tuple[str, Callable[..., object]]]:
+def _by_position(
+    function: Callable[..., object], takes: Iterable[str], arguments: tuple[str, ...]
+) -> Callable[..., object]:
+    """Let a function be called with all arguments of its hook, and get those that it takes."""
+    takes = tuple(takes)
+    if takes == arguments:
+        return function
+    places = [arguments.index(argument) for argument in takes]
+    return lambda *given: function(*(given[place] for place in places))
+
+
+def _each(
+    manager: pluggy.PluginManager, caller: Caller, names: list[str], trace: Trace | None
+) -> list[tuple[str, Callable[..., object]]]:
     """One caller per plugin that implements a hook, with all the wrappers around it."""
-    caller: Caller = getattr(manager.hook, hook)
-    parameter = hook.removeprefix(f"{PROJECT}_")
+    parameter = caller.name.removeprefix(f"{PROJECT}_")
     plain = {found.plugin_name: found for found in caller.get_hookimpls() if not (found.wrapper or found.hookwrapper)}
     each: list[tuple[str, Callable[..., object]]] = []
     for name in names:
         if name in plain:
             others = [found.plugin for label, found in plain.items() if label != name]
-            each.append((name, _by_position(manager.subset_hook_caller(hook, others), parameter)))
+            tell = _by_keyword(manager.subset_hook_caller(caller.name, others), parameter)
+            each.append((name, tell if trace is None else trace(tell, caller.name, name)))
     return each
 
 
-def _by_position(caller: Caller, parameter: str) -> Callable[[object], object]:
+def _by_keyword(caller: Caller, parameter: str) -> Callable[[object], object]:
     return lambda told: caller(**{parameter: told})

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from resilience.plan import Plan
     from resilience.policy import Policy
     from resilience.ports import Observers, Ports
+    from resilience.selection import Selection
     from resilience.settings import Configuration, PolicySettings
     from resilience.storage import Key
 
@@ -229,8 +230,21 @@ class Runtime:
             storages=list(plugins.installed(plugins.STORAGE)),
             policies={kind: partial(_settings_model, kind) for kind in plugins.installed(plugins.POLICY)},
             observers=list(plugins.installed(plugins.OBSERVER)),
+            installed=plugins.everything,
             file=file,
         )
+
+    @property
+    def selection(self) -> Selection:
+        """Which installed plugins may be loaded.
+
+        :raises ConfigurationError: the configuration is wrong, and might say so of some.
+        """
+        if not any(name.startswith(("RESILIENCE_PLUGINS_", "RESILIENCE_CONFIG")) for name in self.environ):
+            from resilience.selection import Selection
+
+            return Selection()
+        return self.configuration.selection
 
     @property
     def plan(self) -> Plan | None:
@@ -277,8 +291,9 @@ class Runtime:
 
     def resolve(self, url: str) -> str:
         """Give `file:` without a path the one of this user: ``resilience`` under the state home."""
-        if url in {"file:", "file://"}:
-            return (self.state_home / "resilience").as_uri()
+        *outer, scheme = url.partition(":")[0].split("+")
+        if scheme == "file" and url.partition(":")[2] in {"", "//"}:
+            return "+".join([*outer, (self.state_home / "resilience").as_uri()])
         return url
 
     @property
@@ -310,29 +325,49 @@ class Runtime:
             except Exception:  # noqa: BLE001 - what is wrong is said by the long way
                 self._plan = None
         from resilience import plugins
-        from resilience.ports import connect
 
         url = self.url
-        scheme = url.partition(":")[0]
-        storage = self._make(url, scheme) if self._storage is None or isinstance(self._storage, str) else self._storage
+        chosen = self._storage is None or isinstance(self._storage, str)
+        storage = self._make(url) if chosen else self._storage
         named = [(f"{type(plugin).__name__} #{number}", plugin) for number, plugin in enumerate(self._observers, 1)]
         installed = plugins.observers(self)
-        ports, observers = connect(storage, scheme, [*installed, *named])
+        ports, observers = self._connect(storage, url, [*installed, *named])
         engine = self._engine(ports, observers, self.configuration.core.max_staleness)
         opened = Opened(url, storage, ports, engine, [*installed, *named])
         opened.made_with = self._made_with(self.configuration, url)
         return opened
 
+    def _connect(self, storage: object, url: str, observers: list[tuple[str, object]]) -> tuple[Ports, Observers]:
+        """Resolve the hooks of a storage and of observers."""
+        from resilience import plugins
+        from resilience.ports import connect
+
+        scheme = url.partition(":")[0]
+
+        def origin(name: str) -> str:
+            group = plugins.STORAGE if name.endswith(":") else plugins.OBSERVER
+            found = plugins.installed(group).get(name.removesuffix(":").partition("+")[0])
+            if found is None or storage is self._storage:
+                return f"storage {scheme}" if name.endswith(":") else f"plugin {name}"
+            return plugins.origin(found)
+
+        if not self.configuration.core.trace_hooks:
+            return connect(storage, scheme, observers, origin=origin)
+        from resilience.trace import traced
+
+        return connect(storage, scheme, observers, origin=origin, trace=traced)
+
     def _made_with(self, configuration: Configuration, url: str) -> object:
         """Return what storage and observers depend on, to be compared."""
         from resilience import plugins
 
-        scheme = url.partition(":")[0]
-        settings: list[object] = [url]
+        selection = configuration.selection
+        settings: list[object] = [url, configuration.core.trace_hooks]
         if self._storage is None or isinstance(self._storage, str):
-            model = getattr(plugins.storage_class(scheme), "Settings", None)
-            settings.append(configuration.storage_settings(scheme, model))
-        for name, entry_point in plugins.installed(plugins.OBSERVER).items():
+            for scheme in plugins.schemes(url):
+                model = getattr(plugins.storage_class(scheme, selection), "Settings", None)
+                settings.append(configuration.storage_settings(scheme, model))
+        for name, entry_point in plugins.selected(plugins.OBSERVER, selection).items():
             try:
                 model = plugins.settings_of(plugins.load(entry_point))
             except PluginError:
@@ -366,21 +401,34 @@ class Runtime:
         ports, observing = connect_plain(storage, url.partition(":")[0], plan["hooks"], observers)
         return Opened(url, storage, ports, self._engine(ports, observing, plan["max_staleness"]))
 
-    def _make(self, url: str, scheme: str) -> Any:
+    def _make(self, url: str) -> Any:
+        """Make the storage that a URL names, and first the one that it holds, if it holds one."""
         from resilience import plugins
 
-        if scheme == url:
+        if ":" not in url:
             raise ConfigurationError(
                 f"RESILIENCE_STORAGE: {url[:80]!r} is no URL; write scheme:…, for example file:///var/lib/app/resilience"
             )
-        kind = plugins.storage_class(scheme)
+        scheme, *inner = plugins.schemes(url)
+        kind = plugins.storage_class(scheme, self.configuration.selection)
+        origin = plugins.origin(plugins.installed(plugins.STORAGE)[scheme])
+        if bool(inner) != bool(getattr(kind, "holds_storage", False)):
+            what = (
+                f"holds no other storage; write {'+'.join(inner)}:… without it"
+                if inner
+                else (f"holds another storage and keeps nothing by itself; write {scheme}+file:…, for example")
+            )
+            raise ConfigurationError(f"RESILIENCE_STORAGE: {origin} {what}")
         settings = self.configuration.storage_settings(scheme, getattr(kind, "Settings", None))
+        arguments: list[object] = [url, settings]
+        if inner:
+            its_url = url[len(scheme) + 1 :]
+            arguments.append(self._connect(self._make(its_url), its_url, [])[0])
         try:
-            return kind(url, settings)
+            return kind(*arguments)
         except ResilienceError:
             raise
         except Exception as error:
-            origin = plugins.origin(plugins.installed(plugins.STORAGE)[scheme])
             raise PluginError(f"{origin} cannot be made: {type(error).__name__}: {error}") from error
 
     def policy(

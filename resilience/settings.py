@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from resilience.configfile import NAMED as NAMED_KEY
-from resilience.configfile import dotted, place
+from resilience.configfile import Placed, dotted, place
 from resilience.durations import FORMS, check_duration, parse_duration
 from resilience.errors import ConfigurationError
 from resilience.redaction import redact
@@ -28,6 +28,7 @@ from resilience.refusals import (
     is_secret,
     shortened,
 )
+from resilience.selection import OBSERVER, POLICY, Listing, Selection
 from resilience.variables import (
     DELIMITER,
     NAMED,
@@ -42,11 +43,12 @@ from resilience.variables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from pydantic.fields import FieldInfo
 
     from resilience.configfile import ConfigFile, Entry
+    from resilience.selection import Installed
 
 
 __all__ = [
@@ -165,6 +167,24 @@ class CoreSettings(_Settings):
         json_schema_extra={"variable_only": True},
     )
 
+    plugins_blocked: tuple[str, ...] = Field(
+        default=(),
+        description="Plugins that are never loaded, not even imported: names of entry points or of distributions, with "
+        "commas between.  To choose one all the same is an error.",
+    )
+    plugins_allowed: tuple[str, ...] | None = Field(
+        default=None,
+        description="The only observers that are loaded, likewise; none: all that are installed and not blocked.  "
+        "Storages and policies are loaded when they are chosen.",
+    )
+    plugins_autoload: bool = Field(
+        default=True,
+        description="Load the observers that are installed; with no, only those that RESILIENCE_PLUGINS_ALLOWED names.",
+    )
+    trace_hooks: bool = Field(
+        default=False,
+        description="Print each call of a hook to the standard error: the plugin, what it was about, and its time.",
+    )
     plan: bool = Field(
         default=True,
         description="Keep what the variables and the installed plugins came to for the next run of the command line, "
@@ -225,7 +245,8 @@ class Configuration:
 
     `environ` is read once, here; `file` is what ``RESILIENCE_CONFIG`` in it names.  `storages` and `observers` are the
     names of the installed plugins, `policies` maps each installed policy's kind to a function that returns its
-    settings model; it is called only if it is needed.
+    settings model; it is called only if it is needed.  `installed` lists all plugins with their distributions, if the
+    settings keep some out.
 
     Weakest to strongest: the default of the model, the file (there the section of a name before that of its kind),
     ``RESILIENCE_<KIND>__<FIELD>``, what is stored in the record (for verbs of the shell, which have no code), the
@@ -242,6 +263,7 @@ class Configuration:
         storages: Collection[str],
         policies: Mapping[str, Callable[[], type[PolicySettings]]],
         observers: Collection[str] = (),
+        installed: Callable[[], Iterable[Installed]] = tuple,
         file: ConfigFile | None = None,
     ) -> None:
         self.file = file
@@ -250,6 +272,7 @@ class Configuration:
         self._loaders = policies
         self._kind_models: dict[str, type[PolicySettings]] = {}
         self._storages = sorted(map(normal_form, storages))
+        self._observing = observers
         self._observers = sorted({*map(normal_form, observers)} - {*self._storages, *self._kinds})
         self._plugin_models: dict[str, type[_Settings] | None] = {}
         """Those of the storages that were chosen, and of the observers."""
@@ -258,23 +281,32 @@ class Configuration:
         ours, unknown = pick(environ, fields=spelt, storages=others, kinds=self._kinds)
         texts = _read(ours)
         self._sections = texts.sections
-        findings = _Findings(dict.fromkeys(unknown, _NOBODY), [], [])
+        findings = _Findings(dict.fromkeys(unknown, _NOBODY), [], [], [])
 
-        in_file: dict[str, dict[str, Entry]] = {}
+        placed = Placed()
         self._core: dict[str, Assigned] = {}
-        self._by_kind: dict[str, dict[str, Assigned]] = {}
-        self._filed: dict[tuple[str, str], dict[str, Assigned]] = {}
-        """What the file says of the guards of one name."""
         if file is not None:
             sections = {*others, *self._kinds}
             placed = place(file, normal_form, fields=CoreSettings.model_fields, sections=sections, kinds=self._kinds)
             findings.keys.extend(placed.unknown)
             findings.problems.extend(placed.problems)
-            in_file = placed.sections
             self._core = _file_layer(CoreSettings, placed.core, file, findings)
+        self._core |= _layer(CoreSettings, texts.core, (), findings)
+        self._in_file = placed.sections
+        self.selection = self._selected(installed)
+        """Which plugins may be loaded."""
+        findings.names.extend(self.selection.unknown)
+        self._passes_over = self._without_barred(
+            texts.sections, placed.sections, *texts.named.values(), *placed.named.values()
+        )
+
+        self._by_kind: dict[str, dict[str, Assigned]] = {}
+        self._filed: dict[tuple[str, str], dict[str, Assigned]] = {}
+        """What the file says of the guards of one name."""
+        if file is not None:
             self._by_kind = {
                 section: _file_layer(self._kind_model(section), entries, file, findings)
-                for section, entries in in_file.items()
+                for section, entries in placed.sections.items()
                 if section in self._kinds
             }
             self._filed = {
@@ -282,8 +314,6 @@ class Configuration:
                 for name, named in placed.named.items()
                 for section, entries in named.items()
             }
-        self._in_file = in_file
-        self._core |= _layer(CoreSettings, texts.core, (), findings)
         self._kind_variables = {
             section: _layer(self._kind_model(section), fields, (section,), findings)
             for section, fields in texts.sections.items()
@@ -297,9 +327,34 @@ class Configuration:
         self._settle(findings)
         self.core = _validated(CoreSettings, self._core, "resilience", PREFIX)
         """The settings of the framework itself."""
-        self._has_unknown = bool(findings.unknown or findings.keys)
+        self._has_unknown = bool(findings.unknown or findings.keys or findings.names)
         # The first guard that was bound for each section of a name.
         self._bound: dict[tuple[str, str], tuple[str, Mapping[str, object]]] = {}
+
+    def _selected(self, installed: Callable[[], Iterable[Installed]]) -> Selection:
+        """Find out which plugins may be loaded; where a setting cannot be, `_settle` says so."""
+        fields = ("plugins_blocked", "plugins_allowed", "plugins_autoload")
+        given = {field: self._core[field] for field in fields if field in self._core}
+        if not given:
+            return Selection()
+        try:
+            core = CoreSettings.model_validate({field: value for field, (value, _) in given.items()})
+        except ValidationError:
+            return Selection()
+        blocked = allowed = None
+        if core.plugins_blocked:
+            blocked = Listing(core.plugins_blocked, given["plugins_blocked"].source)
+        if core.plugins_allowed is not None:
+            allowed = Listing(core.plugins_allowed, given["plugins_allowed"].source)
+        elif not core.plugins_autoload:
+            allowed = Listing((), given["plugins_autoload"].source)
+        return Selection(installed(), blocked=blocked, allowed=allowed)
+
+    def _without_barred(self, *layers: dict[str, Any]) -> bool:
+        """Drop the sections of policies that nobody may load to look at them; whether there were any."""
+        barred = [section for section, kind in self._kinds.items() if self.selection.bar(POLICY, kind) is not None]
+        found = [layer.pop(section) for layer in layers for section in barred if section in layer]
+        return bool(found)
 
     def storage_settings(self, scheme: str, model: type[_StorageModel] | None) -> _StorageModel | None:
         """Return the settings of the storage that was chosen; `None` if it has no model.
@@ -341,11 +396,14 @@ class Configuration:
         record, for verbs of the shell.  What a newer library stored and `model` does not know is passed over.
 
         :raises ConfigurationError: a setting is impossible; settings contradict each other; or two guards whose
-            settings in code differ have the same name in variables, and there are such variables.
+            settings in code differ have the same name in variables, and there are such variables; or the policy is
+            blocked.
         """
+        class_name = "".join(word.capitalize() for word in kind.split("_"))
+        if (bar := self.selection.bar(POLICY, kind)) is not None:
+            raise ConfigurationError(f"{class_name}({shortened(name)}): {bar} keeps the policy {kind!r} out")
         self._refuse_confusion(kind, name, given)
         assigned = self._assigned(kind, name, model, given, stored)
-        class_name = "".join(word.capitalize() for word in kind.split("_"))
         return _validated(model, assigned, f"{class_name}({shortened(name)})", variable(normal_form(kind), ""))
 
     def explain_core(self) -> list[Effective]:
@@ -383,8 +441,14 @@ class Configuration:
 
     def is_open(self, environ: Mapping[str, str], scheme: str) -> bool:
         """Whether somebody checked each setting and anybody may see its value, the storage's URL aside."""
-        chosen = {normal_form(scheme), *self._plugin_models, *self._kinds, *self._observers}
-        if self._has_unknown or not chosen.issuperset(self._sections) or not chosen.issuperset(self._in_file):
+        barred = {normal_form(name) for name in self._observing if self.selection.bar(OBSERVER, name) is not None}
+        chosen = {normal_form(scheme), *self._plugin_models, *self._kinds, *self._observers} - barred
+        if (
+            self._has_unknown
+            or self._passes_over
+            or not chosen.issuperset(self._sections)
+            or not chosen.issuperset(self._in_file)
+        ):
             return False
         filed = [*self._by_kind.values(), *self._filed.values(), *(({} if self.file is None else self._core),)]
         texts = [one.value for layer in filed for one in layer.values() if isinstance(one.value, str)]
@@ -483,7 +547,7 @@ class Configuration:
     def _plugin(self, name: str, model: type[_Model], label: str) -> tuple[_Model, dict[str, Assigned]]:
         section = normal_form(name)
         self._plugin_models[section] = model
-        findings = _Findings({}, [], [])
+        findings = _Findings({}, [], [], [])
         layer: dict[str, Assigned] = {}
         if self.file is not None:
             layer = _file_layer(model, self._in_file.get(section, {}), self.file, findings)
@@ -507,7 +571,7 @@ class Configuration:
             why = f"{label} {shortened(name)}: {instead}"
         unknown = {prefix + spelling: why for spelling in self._sections.get(section, {})}
         keys = [entry.keys for entry in self._in_file.get(section, {}).values()]
-        self._settle(_Findings(unknown, [], keys))
+        self._settle(_Findings(unknown, [], keys, []))
 
     def _kind_model(self, section: str) -> type[PolicySettings]:
         """Load the model of a kind, once."""
@@ -529,11 +593,12 @@ class Configuration:
         more = len(findings.unknown) + len(findings.keys) - len(lines)
         if more:
             lines.append(f"… and {more} more")
+        lines += findings.names[:_MOST_TOLD]
         if lines and "unknown" in self._core and self._core["unknown"].value == "warn":
             warnings.warn("; ".join(lines), ConfigurationWarning, stacklevel=3)
             lines = []
         elif lines:
-            what = "unknown variables" if not findings.keys else "what is unknown"
+            what = "what is unknown" if findings.keys or findings.names else "unknown variables"
             lines[-1] += f" (RESILIENCE_UNKNOWN=warn passes over {what})"
         if lines or findings.problems:
             raise ConfigurationError("\n".join([*lines, *findings.problems]))
@@ -597,11 +662,15 @@ def _read(variables: Mapping[str, str]) -> Texts:
 
 
 class _Findings(NamedTuple):
-    """What is wrong: unknown variables and why each is, messages about all else, unknown keys of the file."""
+    """What is wrong: unknown variables and why each is, messages about all else, unknown keys of the file.
+
+    `names`: messages about plugins that are not installed.
+    """
 
     unknown: dict[str, str]
     problems: list[str]
     keys: list[tuple[str, ...]]
+    names: list[str]
 
 
 def _layer(

@@ -1,4 +1,4 @@
-"""What a storage plugin speaks: keys, versions, snapshots, capabilities.
+"""What a storage plugin speaks: keys, versions, snapshots, capabilities, and the storage that another one holds.
 
 A storage keeps one versioned record per key and knows no policy: the payload is bytes to it.  Its hooks are specified
 in `resilience.hookspecs`.
@@ -10,7 +10,8 @@ from _operator import itemgetter  # what `operator` offers under this name; it t
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable
+    from contextlib import AbstractContextManager
     from typing import ClassVar, Protocol, Self
 
     class Indexed(Protocol):
@@ -190,3 +191,43 @@ class Capability(str):
 for _name in ("PROCESSES", "MACHINES", "DURABLE", "PUSH", "INLINE"):
     setattr(Capability, _name, Capability(_name.lower()))
 del _name
+
+
+class InnerStorage:
+    """The hooks of an open storage, as functions that are called by position: what a storage holds that holds another.
+
+    `load`, `save`, `lock` and so on are what `resilience.hookspecs` specifies, wrappers that watch included.  `keys`,
+    `delete`, `aload` and `asave` are `None` where the storage does not implement them; `discard` is always there.
+    `name` is its scheme, `close` lets go of what it has opened.
+    """
+
+    __slots__ = (
+        "aload",
+        "asave",
+        "capabilities",
+        "close",
+        "delete",
+        "discard",
+        "keys",
+        "load",
+        "lock",
+        "name",
+        "save",
+    )
+
+    load: Callable[[Key, float], Snapshot]
+    save: Callable[[Key, bytes, Version | None, float | None, float], Snapshot]
+    lock: Callable[[Key, float], AbstractContextManager[None]]
+    keys: Callable[[], Iterable[Key]] | None
+    delete: Callable[[Key, Version | None, float], bool] | None
+    discard: Callable[[Key, str, float], None]
+    aload: Callable[[Key, float], Awaitable[Snapshot]] | None
+    asave: Callable[[Key, bytes, Version | None, float | None, float], Awaitable[Snapshot]] | None
+
+    def __init__(self, name: str, capabilities: frozenset[str], close: Callable[[], object] | None = None) -> None:
+        self.name = name
+        self.capabilities = capabilities
+        self.close = close or _nothing
+
+
+def _nothing() -> None: ...

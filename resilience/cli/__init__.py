@@ -58,7 +58,7 @@ def _serve(shell: Shell, words: list[str]) -> int:
     if first in {"-h", "--help"}:
         from resilience.cli.help import overview
 
-        shell.write(overview())
+        shell.write(overview(shell))
         return statuses.OK if words else statuses.USAGE
     if first == "--version":
         from resilience import __version__
@@ -67,11 +67,11 @@ def _serve(shell: Shell, words: list[str]) -> int:
         return statuses.OK
     if first.startswith("-"):
         raise UsageError(f"there is no option {shown(first)}; options stand after the verb")
-    verb = catalogue.find(first, lambda: shell.runtime.plan)
+    verb = catalogue.find(first, shell)
     if verb is None:
         from resilience.cli.help import unknown
 
-        raise unknown(first)
+        raise unknown(first, shell)
     return verb.run(shell, parse(verb, words[1:]))
 
 

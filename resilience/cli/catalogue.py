@@ -8,12 +8,13 @@ from resilience.cli.verbs import Argument, Verb
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from importlib.metadata import EntryPoint
 
     from resilience.cli.shell import Shell
     from resilience.errors import PluginError
     from resilience.plan import Plan
+    from resilience.selection import Selection
 
 DISTRIBUTION = "resilience-framework"
 """Our own distribution: no other takes a verb away from its policies."""
@@ -137,17 +138,17 @@ def joined(words: list[str]) -> list[str]:
     return [two, *words[2:]] if any(verb.name == two for verb in CORE if " " in verb.name) else words
 
 
-def find(name: str, plan: Callable[[], Plan | None] = lambda: None) -> Verb | None:
+def find(name: str, shell: Shell) -> Verb | None:
     """Find a verb; `None` if nobody brings it.  Those of the core are found whatever is installed.
 
-    :param plan: tells what an earlier run came to, see `resilience.plan`.
+    :raises ConfigurationError: it may be one of a plugin, and the configuration that says which to load is wrong.
     """
     for verb in CORE:
         if verb.name == name:
             return verb
-    if (kept := plan()) is not None and (found := _planned(kept, name)) is not None:
+    if (kept := shell.runtime.plan) is not None and (found := _planned(kept, name)) is not None:
         return found
-    for verb in of_policies()[0]:
+    for verb in of_plugins(shell.runtime.selection)[0]:
         if verb.name == name:
             return verb
     return None
@@ -170,21 +171,21 @@ def _planned(plan: Plan, name: str) -> Verb | None:
     return None
 
 
-def brought_by() -> dict[str, tuple[str, str]]:
+def brought_by(selection: Selection) -> dict[str, tuple[str, str]]:
     """Return where a plan finds each verb: the policy, as its entry point names it, and what that calls the verb."""
-    return {verb.name: where for verb, where in _all()[0]}
+    return {verb.name: where for verb, where in _all(selection)[0]}
 
 
-def of_policies() -> tuple[list[Verb], list[PluginError]]:
-    """Load the verbs of all installed policies and observers, and say which policies do not load.
+def of_plugins(selection: Selection) -> tuple[list[Verb], list[PluginError]]:
+    """Load the verbs of all policies and observers that may be loaded, and say which policies do not load.
 
     Where two have the same verb, the second one's is called ``kind.verb``.
     """
-    found, broken = _all()
+    found, broken = _all(selection)
     return [verb for verb, _ in found], broken
 
 
-def _all() -> tuple[list[tuple[Verb, tuple[str, str]]], list[PluginError]]:
+def _all(selection: Selection) -> tuple[list[tuple[Verb, tuple[str, str]]], list[PluginError]]:
     from resilience import plugins
     from resilience.errors import PluginError
 
@@ -192,7 +193,7 @@ def _all() -> tuple[list[tuple[Verb, tuple[str, str]]], list[PluginError]]:
     verbs: list[tuple[Verb, tuple[str, str]]] = []
     broken: list[PluginError] = []
     groups = (plugins.POLICY, plugins.OBSERVER)
-    found = [item for group in groups for item in sorted(plugins.installed(group).items(), key=_ours_first)]
+    found = [item for group in groups for item in sorted(plugins.selected(group, selection).items(), key=_ours_first)]
     for kind, entry_point in found:
         try:
             brought = _brought(entry_point)

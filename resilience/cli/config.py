@@ -28,14 +28,13 @@ def run(shell: Shell, arguments: Namespace) -> int:
     """Show the settings of the core, of the chosen storage, and of each policy."""
     runtime, name = shell.runtime, arguments.name or ""
     configuration = runtime.configuration
-    scheme = runtime.url.partition(":")[0]
-    storage = getattr(plugins.storage_class(scheme), "Settings", None)
-    sections: list[tuple[str, list[Effective]]] = [
-        ("", configuration.explain_core()),
-        (scheme, configuration.explain_storage(scheme, storage)),
-    ]
+    selection = configuration.selection
+    sections: list[tuple[str, list[Effective]]] = [("", configuration.explain_core())]
+    for scheme in plugins.schemes(runtime.url):
+        model = getattr(plugins.storage_class(scheme, selection), "Settings", None)
+        sections.append((scheme, configuration.explain_storage(scheme, model)))
     status = OK
-    for kind, entry_point in plugins.installed(plugins.POLICY).items():
+    for kind, entry_point in plugins.selected(plugins.POLICY, selection).items():
         try:
             policy: type[Policy] = plugins.load(entry_point)
         except PluginError as error:  # nobody chose it
@@ -50,7 +49,7 @@ def run(shell: Shell, arguments: Namespace) -> int:
                 shell.say(f"the settings that code stored for {kind} {name!r} cannot be read: {outage}")
                 status = UNAVAILABLE
         sections.append((kind, configuration.explain(kind, name, policy.settings_model(), {}, stored)))
-    for label, entry_point in plugins.installed(plugins.OBSERVER).items():
+    for label, entry_point in plugins.selected(plugins.OBSERVER, selection).items():
         try:
             model = plugins.settings_of(plugins.load(entry_point))
         except PluginError:

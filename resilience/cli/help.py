@@ -7,14 +7,22 @@ from difflib import get_close_matches
 from resilience.cli import catalogue
 from resilience.cli.grammar import statuses_help
 from resilience.cli.parser import UsageError, shown
-from resilience.errors import PluginError
+from resilience.errors import ConfigurationError, PluginError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resilience.cli.shell import Shell
+    from resilience.cli.verbs import Verb
+    from resilience.errors import ResilienceError
 
 _LONGEST = 100
 
 
-def overview() -> str:
+def overview(shell: Shell) -> str:
     """Return the help of the whole command line."""
-    brought, broken = catalogue.of_policies()
+    brought, broken = _of_plugins(shell)
     verbs = [*brought, *catalogue.CORE]
     width = max(len(name) for name in ("--version", *(verb.name for verb in verbs)))
     lines = [
@@ -37,9 +45,17 @@ def overview() -> str:
     return "\n".join(lines) + "\n"
 
 
-def unknown(name: str) -> Exception:
+def _of_plugins(shell: Shell) -> tuple[list[Verb], Sequence[ResilienceError]]:
+    """Load the verbs of plugins; none if it cannot be known which may be loaded."""
+    try:
+        return catalogue.of_plugins(shell.runtime.selection)
+    except ConfigurationError as error:
+        return [], [error]
+
+
+def unknown(name: str, shell: Shell) -> Exception:
     """Make the error that a verb gets that there is not: a plugin's, if one that does not load may have it."""
-    brought, broken = catalogue.of_policies()
+    brought, broken = catalogue.of_plugins(shell.runtime.selection)
     names = [verb.name for verb in (*brought, *catalogue.CORE)]
     if two := [other for other in names if other.startswith(f"{name} ")]:
         return UsageError(f"{shown(name)} has a second word: there are {', '.join(two)}", two[0])

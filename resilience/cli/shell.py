@@ -71,7 +71,7 @@ class Shell:
             if self._runtime is not None and self._runtime.has_composed:
                 from resilience.cli.catalogue import brought_by
 
-                self._runtime.keep_plan(brought_by())
+                self._runtime.keep_plan(brought_by(self._runtime.selection))
         finally:
             while self._entered:
                 self._entered.pop().__exit__(kind, error, traceback)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from storages import Recorder, install
+from storages import Recorder
+from storages import install as install_storages
+from unit.cli.command_line import Done
 
-from resilience import Runtime
+from resilience import Runtime, cli
 from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from unit.cli.command_line import Install, Run
+
 
 @pytest.fixture
 def storages_of_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the storages of `storages.py` be found by their schemes."""
-    install(tmp_path, monkeypatch)
+    install_storages(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -43,3 +48,28 @@ def runtime(
 ) -> Iterator[Runtime]:
     with Runtime(storage=f"{scheme}:{tmp_path}", clock=clock, observers=[told]) as runtime:
         yield runtime
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
+    def install(group: str, name: str, what: str) -> None:
+        value = what if ":" in what else f"unit.cli.command_line:{what}"
+        folder = tmp_path / f"installed-{name}"
+        information = folder / f"plugin_{name}-1.5.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plugin_{name}\nVersion: 1.5\n")
+        (information / "entry_points.txt").write_text(f"[{group}]\n{name} = {value}\n")
+        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+
+    return install
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    def run(*words: str) -> Done:
+        capfd.readouterr()
+        status = cli.main(words)
+        out, err = capfd.readouterr()
+        return Done(status, out, err)
+
+    return run

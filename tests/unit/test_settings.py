@@ -313,6 +313,10 @@ def test_the_core_and_the_storage_are_explained() -> None:
         "max_staleness": (0.0, "default"),
         "unknown": ("error", "default"),
         "config": (None, "default"),
+        "plugins_blocked": ([], "default"),
+        "plugins_allowed": (None, "default"),
+        "plugins_autoload": (True, "default"),
+        "trace_hooks": (False, "default"),
         "plan": (True, "default"),
     }
     assert [each.variable for each in configured.explain_core()] == [
@@ -321,6 +325,10 @@ def test_the_core_and_the_storage_are_explained() -> None:
         "RESILIENCE_MAX_STALENESS",
         "RESILIENCE_UNKNOWN",
         "RESILIENCE_CONFIG",
+        "RESILIENCE_PLUGINS_BLOCKED",
+        "RESILIENCE_PLUGINS_ALLOWED",
+        "RESILIENCE_PLUGINS_AUTOLOAD",
+        "RESILIENCE_TRACE_HOOKS",
         "RESILIENCE_PLAN",
     ]
     assert all(each.description for each in configured.explain_core())

@@ -22,9 +22,10 @@ INLINE_LIMIT = 0.01
 def check_speed(subject: Subject) -> None:
     """Measure loads and commits."""
     from resilience.plugins import storage_class
+    from resilience.selection import Selection
 
     times = subject.pick(50, 300)
-    memory = Handle(storage_class("memory")("memory:", None))
+    memory = Handle(storage_class("memory", Selection())("memory:", None))
     mine, theirs = _measure(subject.handle, subject, times), _measure(memory, subject, times)
     for what, seconds in mine.items():
         subject.measured[f"{what}, µs"] = seconds * 1e6

@@ -10,6 +10,7 @@ import pytest
 
 from resilience import CircuitBreaker, Key, Runtime
 from resilience.cli import catalogue
+from resilience.selection import Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ def trip(run: Run) -> None:
 
 
 def test_the_verbs_that_the_docs_name_are_there() -> None:
-    verbs = [verb.name for verb in catalogue.of_policies()[0]]
+    verbs = [verb.name for verb in catalogue.of_plugins(Selection())[0]]
     assert verbs == [
         "check",
         "success",

@@ -21,6 +21,7 @@ from resilience import (
 )
 from resilience.cli import catalogue
 from resilience.cli.verbs import Verb
+from resilience.selection import Selection
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -60,7 +61,7 @@ def raising(error: BaseException) -> Callable[[Shell], int]:
 def test_help_names_every_verb_and_every_exit_status(run: Run) -> None:
     done = run("--help")
     assert (done.status, done.err) == (0, "")
-    for verb in (*catalogue.CORE, *catalogue.of_policies()[0]):
+    for verb in (*catalogue.CORE, *catalogue.of_plugins(Selection())[0]):
         assert f"  {verb.name} " in done.out
         assert verb.help in done.out
     for status in ("0", "2", "69", "70", "74", "75", "78", "124", "126", "127", "128+n"):
@@ -73,7 +74,7 @@ def test_without_a_verb_there_is_help_and_a_usage_error(run: Run) -> None:
 
 
 def test_every_verb_has_help(run: Run) -> None:
-    for verb in (*catalogue.CORE, *catalogue.of_policies()[0]):
+    for verb in (*catalogue.CORE, *catalogue.of_plugins(Selection())[0]):
         done = run(verb.name, "--help")
         assert (done.status, done.err) == (0, "")
         assert done.out.startswith(f"usage: resilience {verb.name} ")

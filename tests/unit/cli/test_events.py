@@ -13,6 +13,7 @@ import pytest
 from resilience import CircuitBreaker, Runtime, StorageUnavailable, cli
 from resilience.cli import catalogue, watch
 from resilience.cli.parser import UsageError
+from resilience.selection import Selection
 from resilience_journal import FILE, append, verbs
 
 if TYPE_CHECKING:
@@ -131,10 +132,10 @@ def test_follow_waits_for_more_across_a_renaming(run: Run, journal: Path, monkey
 def test_a_policy_may_have_the_verb_first(run: Run, install: Install) -> None:
     install("resilience", "other", "unit.cli.command_line:OtherPolicy")
     install("resilience", "broken", "no_such_module:Observer")
-    names = [verb.name for verb in catalogue.of_policies()[0]]
+    names = [verb.name for verb in catalogue.of_plugins(Selection())[0]]
     assert "events" in names
     assert "other.status" in names
-    assert catalogue.of_policies()[1] == []
+    assert catalogue.of_plugins(Selection())[1] == []
 
 
 # --- watch ------------------------------------------------------------------------------------------------------------

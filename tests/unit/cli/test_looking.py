@@ -194,6 +194,7 @@ def test_plugins_as_json(run: Run, install: Install, monkeypatch: pytest.MonkeyP
         "hooks": [],
         "loads": False,
         "error": "ModuleNotFoundError: No module named 'no_such_module'",
+        "blocked_by": None,
         "chosen": False,
     }
     assert found["file"]["hooks"] == [f"resilience_{hook}" for hook in STORAGE_HOOKS]

@@ -1,0 +1,90 @@
+"""Hook wrappers around a storage watch: whatever they do, the caller gets what the storage gave.
+
+A wrapper that raises, that swallows an error or that answers with something else is reported to the logger
+``resilience`` once a minute, as an observer that raises is, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from resilience.clock import monotonic
+from resilience.markers import hookimpl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    Outcome = tuple[object, BaseException | None]
+
+COMPLAIN_EVERY = 60.0
+"""Seconds between two reports of one hook."""
+
+
+class WatchedHook:
+    """A hook of a storage with wrappers around it, called by position.
+
+    :param own: the storage's own function, called by position.
+    :param arguments: the names of the arguments.
+    :param watchers: names of the plugins that wrap it.
+    """
+
+    def __init__(self, own: Callable[..., object], arguments: Sequence[str], watchers: str) -> None:
+        self._own = own
+        self._arguments = arguments
+        self._watchers = watchers
+        self._here = threading.local()
+        self._complained_at = float("-inf")
+        self.wrapped: Callable[..., object] = own
+        """Calls the wrappers and the storage, by keyword."""
+
+    def innermost(self) -> Callable[..., Generator[None, object, object]]:
+        """Make the wrapper that stands between the storage and all others, and remembers what the storage gave."""
+
+        @hookimpl(wrapper=True, trylast=True)
+        def remember() -> Generator[None, object, object]:
+            try:
+                result = yield
+            except BaseException as error:
+                self._here.outcome = None, error
+                raise
+            self._here.outcome = result, None
+            return result
+
+        return remember
+
+    def __call__(self, *arguments: object) -> object:
+        """Ask the storage, let the wrappers watch, and give what the storage gave."""
+        here = self._here
+        before: Outcome | None = getattr(here, "outcome", None)  # a wrapper may use a guard itself
+        here.outcome = None
+        given: object = None
+        failure: Exception | None = None
+        try:
+            given = self.wrapped(**dict(zip(self._arguments, arguments, strict=True)))
+        except Exception as raised:  # noqa: BLE001 - whose it is, is seen below
+            failure = raised
+        finally:
+            outcome: Outcome | None = here.outcome
+            here.outcome = before
+        if outcome is None:
+            self._complain("raised before the storage was asked", failure)
+            return self._own(*arguments)
+        result, error = outcome
+        if failure is not error:
+            self._complain("raised" if error is None else "changed the error of the storage", failure)
+        elif given is not result:
+            self._complain("changed what the storage gave", None)
+        if error is not None:
+            raise error
+        return result
+
+    def _complain(self, what: str, failure: Exception | None) -> None:
+        now = monotonic()
+        if now - self._complained_at >= COMPLAIN_EVERY:
+            self._complained_at = now
+            import logging
+
+            logging.getLogger("resilience").error(
+                "hook wrapper %s; wrappers only watch", what, exc_info=failure, extra={"observer": self._watchers}
+            )
