@@ -137,7 +137,7 @@ def test_a_hook_of_a_newer_version_may_be_marked_so() -> None:
 def test_modules_may_be_plugins_and_their_submodules_are_no_hooks() -> None:
     module = ModuleType("plugin")
     vars(module)["resilience_memory"] = ModuleType("resilience_memory")
-    vars(module)["resilience_event"] = hookimpl(lambda event: event)
+    vars(module)["resilience_event"] = MemoryObserver().resilience_event
     assert misfit(module) is None
     assert implemented(module) == ["resilience_event"]
 

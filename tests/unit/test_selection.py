@@ -22,7 +22,7 @@ def bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module that must not be imported."""
     name = f"bomb_{tmp_path.name.replace('-', '_')}"
     (tmp_path / f"{name}.py").write_text("raise AssertionError('imported')\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     return name
 
 
