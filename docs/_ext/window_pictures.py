@@ -57,14 +57,14 @@ class Seen(NamedTuple):
 def play(calls: Iterable[tuple[float, Outcome]], **config: Any) -> list[Seen]:
     """Let calls meet a breaker, one after the other: the second at which each ends, and what comes of it."""
     policy = CircuitBreakerPolicy(CircuitBreakerConfig(**config))
-    state = policy.initial()
+    state: Any = policy.initial()
     seen: list[Seen] = []
     for at, outcome in calls:
         admitted = policy.step(state, Admit(at, 0))
         became: str = "rejected"
         if not isinstance(admitted.decision, Rejection):
             became = outcome
-            state = policy.step(state, Report(at, 0, outcome, at=at, epoch=None, token=None, error=None)).state  # type: ignore[assignment]  # its own
+            state = policy.step(state, Report(at, 0, outcome, at=at, epoch=None, token=None, error=None)).state
         status = policy.status(state, name="", now=at)
         counted = status.failure_count + (status.success_count or 0)
         seen.append(Seen(at, became, status.state, status.failure_count, counted, status.failure_rate))
@@ -118,7 +118,7 @@ def time() -> str:
     duration, minimum, rate = 10, 10, 0.5
     # A bucket is a second; each word is what is called in one.
     words = ["...", "..", "...", ".x", "...", "..", "x.", "..", ".x.", "x.", "xx", ".xx", "xx", "xxx", "..."]
-    calls = [
+    calls: list[tuple[float, Outcome]] = [
         (second + (index + 0.5) / len(word), FAILURE if sign == "x" else SUCCESS)
         for second, word in enumerate(words)
         for index, sign in enumerate(word)
