@@ -74,6 +74,12 @@ def _storage_init(shell: Shell, arguments: Namespace) -> int:
     return run(shell, arguments)
 
 
+def _storage_copy(shell: Shell, arguments: Namespace) -> int:
+    from resilience.cli.storage.copy import run
+
+    return run(shell, arguments)
+
+
 def _demo(shell: Shell, arguments: Namespace) -> int:  # noqa: ARG001 - the demo draws on the terminal itself
     from resilience.cli.demo import run
 
@@ -118,6 +124,16 @@ CORE = (
         _storage_init,
         Argument("URL", help="of the storage; without, the chosen one", nargs="?"),
         Argument("--print", help="print what would be done, and do nothing", action="store_true", dest="dry"),
+    ),
+    Verb(
+        "storage copy",
+        "Bring all records from one storage to another.",
+        _storage_copy,
+        Argument("FROM", help="URL of the storage that has them"),
+        Argument("TO", help="URL of the storage that is to have them"),
+        Argument("--overwrite", help="replace records that are there already", action="store_true"),
+        Argument("--dry-run", help="show what would be done, and do nothing", action="store_true", dest="dry"),
+        JSON,
     ),
     Verb("doctor", "Try whether the chosen storage does what it must.", _doctor, JSON),
     Verb(
