@@ -46,7 +46,7 @@ SPANS: list[tuple[float, float | None]] = [(900.0, 1100.0), (900.0, 1000.0), (15
 NONCE = "00000000000000aa"
 
 
-def _states(state: str) -> Iterator[State]:
+def states_of(state: str) -> Iterator[State]:
     """Every kind of a state that a condition can tell from another."""
     if state == "closed":
         yield from _closed()
@@ -81,7 +81,7 @@ def _watching() -> Iterator[State]:
                 yield State("metrics_only", 4, since, until, windows=windows, asks=2, crossed=crossed)
 
 
-def _events(event: str) -> Iterator[PolicyEvent]:
+def events_of(event: str) -> Iterator[PolicyEvent]:
     if event == "admit":
         for anonymous in (False, True):
             yield Admit(NOW_S, 7, anonymous=anonymous)
@@ -157,8 +157,8 @@ def test_what_the_table_says_is_what_happens(state: str, event: str) -> None:
     met: set[int] = set()
     for config in CONFIGS.values():
         machine = Machine(config)
-        for before in _states(state):
-            for happening in _events(event):
+        for before in states_of(state):
+            for happening in events_of(event):
                 index, row = next(
                     (index, row)
                     for index, row in enumerate(ROWS[_named(config, before, happening)])
