@@ -485,6 +485,17 @@ def test_metrics_only_for_a_time_then_counts_where_it_closes(config: dict[str, A
     assert breaker.fail().moved is not None
 
 
+@pytest.mark.parametrize("config", [{}, {"window": "count"}, {"window": "time"}])
+def test_metrics_only_then_opens_if_one_failure_is_enough(config: dict[str, Any]) -> None:
+    breaker = Driver(**config, failure_threshold=1)
+    breaker.control("metrics_only", seconds=30)
+    breaker.now += 30
+    moved = breaker.fail().moved
+    assert moved is not None
+    assert (moved.old, moved.new) == ("metrics_only", "open")
+    assert (breaker.state.epoch, breaker.status.failure_count) == (2, 1)
+
+
 def test_metrics_only_given_again_changes_only_its_end_and_its_reason() -> None:
     breaker = Driver(window="time")
     breaker.control("metrics_only")
