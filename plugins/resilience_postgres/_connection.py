@@ -1,0 +1,222 @@
+"""One connection: libpq without blocking, so that whoever waits decides for how long, and in which way.
+
+psycopg's own connections wait for the answer of a server that hangs for as long as it hangs; a hook has a time-out.
+So what is used of psycopg is `psycopg.pq`, the wrapper of libpq that it stands on.  An exchange is a generator of what
+to wait for, written once; `resilience_postgres._waiting` waits for it in a thread or on an event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+from selectors import EVENT_READ, EVENT_WRITE
+
+from psycopg import Error, conninfo, pq
+
+from resilience import ConfigurationError, clock
+from resilience_postgres._errors import UNPREPARED, Late, Lost, Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from typing import Final
+
+    from psycopg.pq.abc import PGconn, PGresult
+
+    from resilience_postgres._schema import Statement
+
+    Exchange = Generator[tuple["Connection", int], bool, PGresult]
+    """Yields what to wait for: `EVENT_READ`, `EVENT_WRITE` or both; it is sent whether that came in time."""
+
+NAME: Final = "resilience"
+"""Our `application_name`, unless the URL has another."""
+
+# The one that needs no descriptor of its own, and knows descriptors past 1024.
+Selector: Final = getattr(selectors, "PollSelector", selectors.DefaultSelector)
+
+_PREPARE_AT: Final = 3
+"""A statement that is used so often by one connection is prepared."""
+
+_DONE: Final = frozenset([pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY])
+
+
+def address(url: str) -> tuple[bytes, str]:
+    """Return the connection string of a URL with what we add to it, and the server's name without secrets.
+
+    :raises ConfigurationError: it is no URL of a PostgreSQL server.
+    """
+    try:
+        given = conninfo.conninfo_to_dict(url)
+    except Error:
+        given = None  # the error shows the URL, with its password
+    if given is None:
+        from resilience.settings import redact
+
+        raise ConfigurationError(
+            f"RESILIENCE_STORAGE: {redact(url)} is no URL of a PostgreSQL server; write "
+            "postgresql://user@host:5432/database"
+        )
+    given.setdefault("application_name", NAME)
+    given["client_encoding"] = "UTF8"
+    host = str(given.get("host") or given.get("hostaddr") or "the local server")
+    if "," in host:
+        given.setdefault("target_session_attrs", "read-write")
+    port = given.get("port")
+    return conninfo.make_conninfo("", **given).encode(), f"{host}:{port}" if port else host
+
+
+class Connection:
+    """An open connection; one exchange at a time.
+
+    :param dsn: what `address` returned.
+    :param patience: seconds that connecting may take.
+    :raises Lost: it could not be made.
+    """
+
+    def __init__(self, dsn: bytes, patience: float) -> None:
+        self.used = clock.monotonic()
+        """The monotonic second of its last use."""
+        self.may_prepare = True
+        self._uses: dict[bytes, int] = {}
+        self._selector = Selector()
+        deadline = self.used + patience
+        try:
+            self._pgconn = pgconn = pq.PGconn.connect_start(dsn)
+            pgconn.notice_handler = None
+            self._connect(pgconn, deadline)
+            pgconn.nonblocking = 1
+        except Error as error:
+            raise Lost(_plain(str(error))) from error
+        self.fd: int = pgconn.socket
+        self._watch(self.fd, EVENT_READ)
+
+    def _connect(self, pgconn: PGconn, deadline: float) -> None:
+        status = pgconn.connect_poll()
+        while status not in {pq.PollingStatus.OK, pq.PollingStatus.FAILED}:
+            events = EVENT_READ if status == pq.PollingStatus.READING else EVENT_WRITE
+            self._watch(pgconn.socket, events)  # another one for each host and address that is tried
+            if not self.wait(events, deadline - clock.monotonic()):
+                pgconn.finish()
+                raise Lost("the server did not answer while connecting")
+            status = pgconn.connect_poll()
+        if status == pq.PollingStatus.FAILED:
+            message = pgconn.get_error_message()
+            pgconn.finish()
+            raise Lost(_plain(message))
+
+    def _watch(self, fd: int, events: int) -> None:
+        self._selector.close()
+        self._selector = Selector()
+        self._selector.register(fd, events)
+        self._events = events
+
+    def wait(self, events: int, seconds: float) -> bool:
+        """Wait in this thread; false if nothing came in so many seconds."""
+        if seconds <= 0:
+            return False
+        if events != self._events:
+            self._watch(self.fd, events)
+        return bool(self._selector.select(seconds))
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the server has not said a word since the last answer: when it ends a connection, it does."""
+        return self._events == EVENT_READ and not self._selector.select(0)
+
+    def run(self, statement: Statement, values: Sequence[bytes | None]) -> Exchange:
+        """Let the server run a statement; the generator returns its result.
+
+        :raises Refused: the server answered with an error.
+        :raises Lost: the connection is gone.
+        :raises Late: the time was up; the connection is of no more use.
+        """
+        name = statement.name
+        uses = self._uses[name] = self._uses.get(name, 0) + 1
+        if self.may_prepare and uses >= _PREPARE_AT:
+            try:
+                if uses == _PREPARE_AT:
+                    self._send(lambda: self._pgconn.send_prepare(name, statement.text, statement.types))
+                    yield from self._answer()
+                self._send(lambda: self._pgconn.send_query_prepared(name, values, statement.formats, 1))
+                return (yield from self._answer())
+            except Refused as refused:
+                if refused.state not in UNPREPARED:
+                    raise
+                self.may_prepare = False  # a pooler gave us another server than the one that has it
+        text, types, formats = statement.text, statement.types, statement.formats
+        self._send(lambda: self._pgconn.send_query_params(text, values, types, formats, 1))
+        return (yield from self._answer())
+
+    def script(self, text: bytes) -> Exchange:
+        """Let the server run any number of statements as one transaction; none, to see that it answers."""
+        self._send(lambda: self._pgconn.send_query(text))
+        return (yield from self._answer())
+
+    def _send(self, send: Callable[[], None]) -> None:
+        try:
+            send()
+        except Error as error:
+            raise Lost(_plain(str(error)), sent=True) from error
+
+    def _answer(self) -> Exchange:
+        """Wait for all results of what was sent; what the server has committed, it has committed when this ends."""
+        pgconn = self._pgconn
+        answer: PGresult | None = None
+        events = EVENT_READ | EVENT_WRITE if self._flush() else EVENT_READ
+        while True:
+            if not (yield self, events):
+                raise Late("the server did not answer in time", sent=True)
+            try:
+                pgconn.consume_input()
+                events = EVENT_READ | EVENT_WRITE if self._flush() else EVENT_READ
+                while not pgconn.is_busy():
+                    result = pgconn.get_result()
+                    if result is None:
+                        self.used = clock.monotonic()
+                        return self._judged(answer)
+                    if answer is None or result.status not in _DONE:
+                        answer = result
+            except Error as error:
+                raise Lost(_plain(str(error)), sent=True) from error
+
+    def _flush(self) -> int:
+        try:
+            return self._pgconn.flush()
+        except Error as error:
+            raise Lost(_plain(str(error)), sent=True) from error
+
+    def _judged(self, answer: PGresult | None) -> PGresult:
+        if answer is None or self._pgconn.status != pq.ConnStatus.OK:
+            message = "the connection was closed" if answer is None else answer.get_error_message()
+            raise Lost(_plain(message), sent=True)
+        if answer.status not in _DONE:
+            state = (answer.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+            message = (answer.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode("utf-8", "replace")
+            raise Refused(f"{_plain(message)} ({state})", state)
+        return answer
+
+    def heard(self) -> list[bytes]:
+        """Read what has come, and return the notifications in it."""
+        found: list[bytes] = []
+        try:
+            self._pgconn.consume_input()
+            while (notification := self._pgconn.notifies()) is not None:
+                found.append(notification.extra)
+        except Error as error:
+            raise Lost(_plain(str(error)), sent=True) from error
+        return found
+
+    def close(self) -> None:
+        """Take leave of the server."""
+        self._selector.close()
+        self._pgconn.finish()
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is its parent's, without a word to the server."""
+        self._selector.close()
+        os.close(self.fd)
+
+
+def _plain(message: str) -> str:
+    """Return what libpq says in one line."""
+    return " ".join(message.split()) or "the connection is gone"

@@ -1,0 +1,181 @@
+"""The one thread of a process that hears of others' commits: LISTEN, and a beat that proves that it still hears.
+
+Nothing is believed untried.  A transaction pooler answers LISTEN with success and then passes no notification on, so a
+connection counts only when a notification that was sent over *another* one has arrived on it.  After that the server
+is asked for a beat every half `max_staleness`; an answer proves that all that was committed before the question has
+been heard of, as both come down one wire in order.  Without one no snapshot is current, and the listener begins anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import socket
+import threading
+
+from resilience import Version, clock
+from resilience_postgres._connection import Connection
+from resilience_postgres._errors import Fault, Late, Lost
+from resilience_postgres._waiting import conversation, in_thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from resilience_postgres._freshness import Freshness
+    from resilience_postgres._pool import Pool
+    from resilience_postgres._schema import Schema
+
+_PATIENCE: Final = 5.0
+"""Seconds that connecting may take."""
+
+_PROOF: Final = 1.0
+"""Seconds that the first notification may take to arrive; one takes less than a millisecond."""
+
+_DEAF: Final = 60.0
+"""Seconds after which it is tried again where none arrived."""
+
+
+class Listener:
+    """Hears of commits in a thread, and tells `Freshness`.
+
+    :param patience: seconds for which what was heard is trusted without a proof: `max_staleness`.
+    """
+
+    def __init__(self, dsn: bytes, schema: Schema, pool: Pool, freshness: Freshness, patience: float) -> None:
+        self._dsn = dsn
+        self._schema = schema
+        self._pool = pool
+        self._freshness = freshness
+        self._patience = patience
+        self.is_deaf = False
+        """Whether the server takes LISTEN and nothing arrives: there is a pooler between."""
+        self.said = threading.Event()
+        """Set when it is known for the first time whether commits are heard of."""
+        self.why = "it was not tried yet"
+        """Why they are not."""
+        self._heard_once = False
+        self._closed = False
+        self._woken, self._waker = socket.socketpair()
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._run, name="resilience-postgres-listen", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen.
+
+        :raises RuntimeError: there can be no more threads.
+        """
+        self._thread.start()
+
+    def close(self) -> None:
+        """Hear no more; returns when the thread is gone."""
+        self._closed = True
+        self._waker.close()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(self._patience)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is its parent's."""
+        self._closed = True
+        self._woken.close()
+        self._waker.close()
+        if self._connection is not None:
+            self._connection.abandon()
+
+    # -- the thread ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                self._listen()
+            except Fault as fault:
+                self.why = str(fault)
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing is heard
+                self.why = f"{type(error).__name__}: {error}"
+            finally:
+                self._freshness.distrust()
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
+                self.said.set()
+            self._rest(_DEAF if self.is_deaf else self._patience * (_some() if self._heard_once else 1.0))
+        self._woken.close()
+
+    def _rest(self, seconds: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            selector.select(seconds)
+
+    def _listen(self) -> None:
+        self._connection = connection = Connection(self._dsn, min(_PATIENCE, max(self._patience, 1.0)))
+        deadline = clock.monotonic() + _PROOF
+        in_thread(connection.script(self._schema.listen), deadline)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            selector.register(connection.fd, selectors.EVENT_READ)
+            proven = self._prove(connection, selector, deadline)
+            self.is_deaf = False
+            self._freshness.prove()
+            self._heard_once = True
+            self.why = ""
+            self.said.set()
+            self._hear(connection, selector, proven)
+
+    def _prove(self, connection: Connection, selector: selectors.BaseSelector, deadline: float) -> float:
+        """Let a notification be sent over another connection, and wait for it; the second of which it is a proof."""
+        proof = os.urandom(8).hex().encode()
+        begun = clock.monotonic()
+        in_thread(conversation(self._pool, self._schema.prove, [proof], again=True), deadline)
+        while proof not in connection.heard():
+            if clock.monotonic() >= deadline:
+                if not self.is_deaf:
+                    self.is_deaf = True
+                    _log.warning(
+                        "PostgreSQL storage: no notification arrives, as behind a transaction pooler; it goes on "
+                        "without push, and trusts a record for RESILIENCE_MAX_STALENESS; name the server itself in "
+                        "RESILIENCE_STORAGE, or set RESILIENCE_POSTGRES__PUSH=false"
+                    )
+                raise Late("no notification arrives, as behind a transaction pooler")
+            selector.select(max(0.0, deadline - clock.monotonic()))
+            self._look()
+        return begun
+
+    def _hear(self, connection: Connection, selector: selectors.BaseSelector, proven: float) -> None:
+        """Tell what comes, and ask for beats, until nothing comes any more."""
+        beat = None
+        asked = proven
+        while True:
+            now = clock.monotonic()
+            if now >= proven + self._patience:
+                raise Late(f"the server was not heard of for {self._patience:g} s")
+            if beat is None and now >= asked + self._patience / 2:
+                asked, beat = now, connection.script(b"")
+                next(beat)
+            until = proven + self._patience if beat is not None else asked + self._patience / 2
+            selector.select(max(0.0, until - now))
+            self._look()
+            for told in connection.heard():
+                self._tell(told.decode())
+            if beat is not None:
+                try:
+                    beat.send(True)
+                except StopIteration:
+                    beat, proven = None, asked
+
+    def _look(self) -> None:
+        if self._closed:
+            raise Lost("it was closed")
+
+    def _tell(self, told: str) -> None:
+        tag, _, version = told.partition(" ")
+        number, _, incarnation = version.partition(" ")
+        self._freshness.hear(bytes.fromhex(tag), Version(incarnation, int(number)) if version else None)
+
+
+def _some() -> float:
+    """Draw a fraction: not all processes come back to a server at the same instant."""
+    return clock.SystemClock.draw() / (1 << 66)
+
+
+_log = logging.getLogger("resilience")
