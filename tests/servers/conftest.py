@@ -16,6 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servers.postgres_server import PostgresServer
     from servers.proxy import Proxy
     from servers.redis_server import RedisServer
 
@@ -24,6 +25,8 @@ REQUIRED = os.environ.get("RESILIENCE_TEST_SERVERS") == "required"
 
 # Without its driver nothing can be said of a server.
 collect_ignore_glob = [] if REQUIRED or find_spec("redis") is not None else ["test_proxy.py", "test_redis*.py"]
+if not REQUIRED and find_spec("psycopg") is None:
+    collect_ignore_glob.append("test_postgres*.py")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -64,4 +67,31 @@ def redis_proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     from servers.proxy import Proxy
 
     with Proxy(redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def _postgres_server() -> Iterator[PostgresServer]:
+    from servers.postgres_server import PostgresServer, programs
+
+    if programs() is None:
+        missing("PostgreSQL is not installed: apt-get install postgresql")
+    with PostgresServer() as server:
+        server.set_up()
+        yield server
+
+
+@pytest.fixture
+def postgres_server(_postgres_server: PostgresServer) -> PostgresServer:
+    """A PostgreSQL whose table is empty."""
+    _postgres_server.clear()
+    return _postgres_server
+
+
+@pytest.fixture
+def postgres_proxy(postgres_server: PostgresServer) -> Iterator[Proxy]:
+    """What stands between a client and that PostgreSQL."""
+    from servers.proxy import Proxy
+
+    with Proxy(postgres_server.port) as proxy:
         yield proxy
