@@ -62,7 +62,7 @@ def test_nine_failures_each_open_it_whoever_fails_last(eight: Crowd, url: str, g
 @pytest.mark.timeout(300)
 def test_one_broken_process_of_eight_does_not_open_it(eight: Crowd, url: str, gather: float | None) -> None:
     """12.5 % failures at a threshold of 50 %, fifty times."""
-    rounds = 20
+    rounds = 12  # by then the broken one alone has failed as often as `minimum_calls`
     for trial in range(50):
         name = f"trial {trial}"
         for turn in range(rounds):
