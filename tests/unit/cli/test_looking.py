@@ -151,6 +151,19 @@ def test_config_passes_over_an_observer_that_does_not_load(run: Run, install: In
 # --- plugins ----------------------------------------------------------------------------------------------------------
 
 
+REDIS_SCHEMES = [
+    "redis",
+    "redis+cluster",
+    "redis+sentinel",
+    "redis+unix",
+    "rediss",
+    "rediss+cluster",
+    "rediss+sentinel",
+    "valkey",
+    "valkeys",
+]
+
+
 def test_plugins_names_each_with_its_distribution(run: Run) -> None:
     done = run("plugins")
     assert (done.status, done.err) == (0, "")
@@ -161,6 +174,7 @@ def test_plugins_names_each_with_its_distribution(run: Run) -> None:
         ["resilience.storage", "memory", "installed", "resilience-framework"],
         ["resilience.storage", "postgres", "installed", "resilience-framework"],
         ["resilience.storage", "postgresql", "installed", "resilience-framework"],
+        *(["resilience.storage", scheme, "installed", "resilience-framework"] for scheme in REDIS_SCHEMES),
         ["resilience.policy", "circuit_breaker", "in use", "resilience-framework"],
         ["resilience", "journal", "in use", "resilience-framework"],
         ["resilience", "logging", "in use", "resilience-framework"],
@@ -171,6 +185,7 @@ def test_plugins_names_each_with_its_distribution(run: Run) -> None:
         "memory": [", ".join(STORAGE_HOOKS)],
         "postgres": [", ".join([*STORAGE_HOOKS, "aload", "asave"])],
         "postgresql": [", ".join([*STORAGE_HOOKS, "aload", "asave"])],
+        **{scheme: [", ".join([*STORAGE_HOOKS, "aload", "asave"])] for scheme in REDIS_SCHEMES},
         "circuit_breaker": [],
         "logging": ["transition, event"],
     }
@@ -207,10 +222,10 @@ def test_plugins_as_json(run: Run, install: Install, monkeypatch: pytest.MonkeyP
 
 
 def test_plugins_are_shown_though_the_configuration_is_wrong(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESILIENCE_REDIS__TIMEOUT", "3")
+    monkeypatch.setenv("RESILIENCE_RIAK__TIMEOUT", "3")
     done = run("plugins")
     assert done.status == 78
-    assert done.err.startswith("resilience: RESILIENCE_REDIS__TIMEOUT: ")
+    assert done.err.startswith("resilience: RESILIENCE_RIAK__TIMEOUT: ")
     statuses = {row[0]: row[2] for row in rows(done.out)}
     assert statuses["resilience.storage"] == "installed"
     assert statuses["resilience.policy"] == statuses["resilience"] == "in use"

@@ -1,0 +1,234 @@
+"""Asking a server from threads: connections that are kept, each for one request at a time, and one deadline for all.
+
+redis-py makes the connections and reads the answers.  Its pools, its retries and its own time-outs are not used: a
+hook must return within the time that the engine gives it, and must know whether its request was sent.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from resilience import StorageUnavailable, clock
+from resilience_redis._errors import Refused, Unreached, is_refusal, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Protocol
+
+    from resilience_redis._address import Address, Place
+    from resilience_redis._route import Command, Requests, T
+    from resilience_redis._settings import RedisSettings
+
+    class Connection(Protocol):
+        """What is used of redis-py's connections, which have no complete annotations."""
+
+        def connect(self) -> None: ...
+        def disconnect(self) -> None: ...
+        def pack_commands(self, commands: Sequence[Command], /) -> list[bytes]: ...
+        def send_command(self, *command: object, check_health: bool) -> None: ...
+        def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...  # noqa: FBT001 - theirs
+        def can_read(self, timeout: float) -> bool: ...
+        def read_response(self) -> Any: ...
+
+
+SHORTEST = 0.001
+"""Seconds that a request may take even if the time is up."""
+_REST = 0.05
+"""Seconds that what follows the first byte of an answer may take at least."""
+
+
+class Manner:
+    """How connections are opened: who we are, at the server and at the Sentinels, and through what.
+
+    :param place: what the URL says.
+    """
+
+    def __init__(self, place: Place, settings: RedisSettings) -> None:
+        secret = settings.password
+        password = place.password or (None if secret is None else secret.get_secret_value())
+        self._server = (place.username or settings.username, password)
+        secret = settings.sentinel_password
+        self._sentinel = (settings.sentinel_username, None if secret is None else secret.get_secret_value())
+        self._sentinels = frozenset(place.seeds if place.form == "sentinel" else ())
+        self._database = place.database
+        self._options: dict[str, Any] = {"protocol": 2}
+        self.kind = "TLS" if place.tls else "TCP"
+        if place.tls:
+            self._options |= {
+                "ssl_ca_certs": settings.tls_ca_file,
+                "ssl_certfile": settings.tls_cert_file,
+                "ssl_keyfile": settings.tls_key_file,
+                "ssl_check_hostname": settings.tls_check_hostname,
+            }
+
+    def connection(self, module: Any, address: Address, timeout: float) -> Any:
+        """Make a connection that is not open yet; `module` is redis-py's, for threads or for coroutines."""
+        options = {
+            **self._options,
+            **_silence(),
+            "socket_timeout": max(timeout, _REST),
+            "socket_connect_timeout": timeout,
+        }
+        if not address.port:
+            return module.UnixDomainSocketConnection(path=address.host, **options)
+        kind = module.SSLConnection if self.kind == "TLS" else module.Connection
+        return kind(host=address.host, port=address.port, **options)
+
+    def opening(self, address: Address) -> list[Command]:
+        """Return what is said first on a new connection."""
+        is_sentinel = address in self._sentinels
+        username, password = self._sentinel if is_sentinel else self._server
+        said: list[Command] = []
+        if password is not None:
+            said.append(("AUTH", password) if username is None else ("AUTH", username, password))
+        if self._database and not is_sentinel:
+            said.append(("SELECT", self._database))
+        return said
+
+
+@cache
+def _silence() -> dict[str, None]:
+    """Keep redis-py from introducing itself on each new connection, which is two more round trips."""
+    import redis
+
+    return {"driver_info": None} if hasattr(redis, "DriverInfo") else {"lib_name": None, "lib_version": None}
+
+
+class Connections:
+    """The connections of a process.
+
+    :param most: so many are used at one time; who comes then waits.
+    """
+
+    def __init__(self, manner: Manner, most: int) -> None:
+        self._manner = manner
+        self._most = most
+        self._idle: dict[Address, list[Connection]] = {}
+        self._turns = threading.BoundedSemaphore(most)
+
+    def drive(self, requests: Requests[T], timeout: float) -> T:
+        """Serve the requests of a generator, all of them within `timeout` seconds."""
+        deadline = clock.monotonic() + timeout
+        if not self._turns.acquire(timeout=timeout):
+            raise StorageUnavailable(f"{self._most} requests of this process are under way and do not end")
+        try:
+            address, commands = next(requests)
+            while True:
+                try:
+                    replies = self._ask(address, commands, deadline)
+                except Unreached as error:
+                    address, commands = requests.throw(error)
+                else:
+                    address, commands = requests.send(replies)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            self._turns.release()
+
+    def open(self, address: Address, deadline: float) -> Connection:
+        """Open a connection and say who we are.
+
+        :raises Unreached: nothing answers there.
+        :raises Refused: it does not want us.
+        """
+        from redis import connection as module
+        from redis.exceptions import RedisError
+
+        connection: Connection = self._manner.connection(module, address, left(deadline))
+        try:
+            connection.connect()
+        except (RedisError, OSError) as error:
+            connection.disconnect()
+            raise Unreached(address, str(error), sent=False) from error
+        said = self._manner.opening(address)
+        if said:
+            try:
+                replies = exchange(connection, address, said, deadline)
+            except Unreached as error:
+                error.sent = False  # nothing was asked yet
+                raise
+            for reply in replies:
+                if isinstance(reply, Refused):
+                    connection.disconnect()
+                    raise reply
+        return connection
+
+    def _ask(self, address: Address, commands: Sequence[Command], deadline: float) -> list[Any]:
+        try:
+            connection = self._kept(address) or self.open(address, deadline)
+        except Refused as error:
+            return [error]
+        replies = exchange(connection, address, commands, deadline)
+        if not has_parted(replies):
+            self._idle.setdefault(address, []).append(connection)
+        return replies
+
+    def _kept(self, address: Address) -> Connection | None:
+        """Return a connection that nobody uses, and that the server has not closed meanwhile."""
+        from redis.exceptions import RedisError
+
+        idle = self._idle.get(address, [])
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:
+                break
+            try:
+                if not connection.can_read(0):
+                    return connection
+            except (RedisError, OSError):
+                pass
+            connection.disconnect()
+        return None
+
+    def close(self) -> None:
+        """Close all that nobody uses; the next request opens one anew."""
+        idle, self._idle = self._idle, {}
+        for connections in idle.values():
+            for connection in connections:
+                connection.disconnect()
+
+    def after_fork(self) -> None:
+        """Let go, in a child, of what its parent uses: redis-py closes the descriptor without a word to the server."""
+        self.close()
+        self._turns = threading.BoundedSemaphore(self._most)
+
+
+def exchange(connection: Connection, address: Address, commands: Sequence[Command], deadline: float) -> list[Any]:
+    """Send commands in one go and return the replies; an error of the server is one.
+
+    :raises Unreached: not all of them came in time; the connection is closed then.
+    """
+    from redis.exceptions import RedisError
+
+    replies: list[Any] = []
+    try:
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        while len(replies) < len(commands) and not has_parted(replies):
+            if not connection.can_read(left(deadline)):
+                raise TimeoutError("it did not answer in time")
+            try:
+                replies.append(connection.read_response())
+            except RedisError as error:
+                if not is_refusal(error):
+                    raise
+                replies.append(refusal(address, error))
+    except (RedisError, OSError) as error:
+        connection.disconnect()
+        raise Unreached(address, str(error), sent=True) from error
+    except BaseException:
+        connection.disconnect()  # what comes next on it would be the answer to this
+        raise
+    return replies
+
+
+def has_parted(replies: Sequence[Any]) -> bool:
+    """Whether the connection was closed with the last reply."""
+    return bool(replies) and isinstance(replies[-1], Refused) and replies[-1].is_parting
+
+
+def left(deadline: float) -> float:
+    """Return the seconds that are left, for a system that takes 0 as for ever, or not at all."""
+    return max(SHORTEST, deadline - clock.monotonic())

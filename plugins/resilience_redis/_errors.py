@@ -1,0 +1,113 @@
+"""From the driver's errors to the framework's, once, at the edge.
+
+Two things can go wrong: a server is not reached (`Unreached`), or it refuses (`Refused`).  What is made of them for
+the engine stands in `unavailable`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilience import StorageCorrupt, StorageError, StorageUnavailable
+
+if TYPE_CHECKING:
+    from resilience import Key
+    from resilience_redis._address import Address
+
+_LONGEST = 300
+
+_HINTS = {
+    "AUTH": "give user and password in the URL, or as RESILIENCE_REDIS__USERNAME and RESILIENCE_REDIS__PASSWORD",
+    "NOPERM": "give this user the rights that docs/redis.md lists",
+    "READONLY": "it is a replica: name the primary, or let Sentinels name it (redis+sentinel://)",
+    "LOADING": "it is reading its data after a start and will answer soon",
+    "OOM": "its memory is full: raise maxmemory, or use a server of its own; see docs/redis.md for eviction",
+    "CLUSTERDOWN": "no node serves this record now; look at CLUSTER INFO",
+    "MASTERDOWN": "it is a replica without its primary",
+    "MISCONF": "it cannot write its snapshot to disk and refuses writes; look at its log",
+    "NOREPLICAS": "fewer replicas are connected than min-replicas-to-write asks for",
+    "BUSY": "a script of somebody else has been running for too long",
+    "MOVED": "it is a node of a cluster: name it by redis+cluster://",
+}
+"""What to do, by the first word of a server's error."""
+
+_UNSURE = frozenset(["NOPERM"])
+"""A script that was stopped by it may have got as far as writing."""
+
+
+class Unreached(Exception):
+    """A server did not answer.
+
+    :param sent: whether it may have got the request all the same.
+    """
+
+    def __init__(self, address: Address, why: str, *, sent: bool) -> None:
+        super().__init__(f"{address}: {why}")
+        self.sent = sent
+
+
+class Refused(Exception):
+    """A server answered with an error.
+
+    :param code: its first word, such as ``READONLY``.
+    """
+
+    def __init__(self, address: Address, code: str, text: str) -> None:
+        super().__init__(f"{address}: {text}")
+        self.code = code
+        self.rest = text.removeprefix(code).strip()
+
+    @property
+    def is_parting(self) -> bool:
+        """Whether redis-py hangs up with it."""
+        return self.code in {"AUTH", "LOADING"}
+
+
+def refusal(address: Address, error: Exception) -> Refused:
+    """Say in the server's own words what the driver made an error of: it takes the first word of some away."""
+    from redis import exceptions
+
+    text = " ".join(str(error).split())[:_LONGEST]
+    if isinstance(error, exceptions.AskError):
+        code = "MOVED" if isinstance(error, exceptions.MovedError) else "ASK"
+        text = f"{code} {text.removeprefix(code).strip()}"
+    for kind, code in (
+        (exceptions.AuthenticationError, "AUTH"),
+        (exceptions.NoScriptError, "NOSCRIPT"),
+        (exceptions.ReadOnlyError, "READONLY"),
+        (exceptions.BusyLoadingError, "LOADING"),
+        (exceptions.NoPermissionError, "NOPERM"),
+        (exceptions.OutOfMemoryError, "OOM"),
+        (exceptions.TryAgainError, "TRYAGAIN"),
+        (exceptions.MasterDownError, "MASTERDOWN"),
+        (exceptions.ClusterDownError, "CLUSTERDOWN"),
+    ):
+        if isinstance(error, kind):
+            return Refused(address, code, text)
+    if "ACL failure" in text:
+        return Refused(address, "NOPERM", text)
+    if "WRONGTYPE" in text:
+        return Refused(address, "WRONGTYPE", text)
+    return Refused(address, text.partition(" ")[0], text)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error of the driver is an answer of the server, rather than the lack of one."""
+    from redis import exceptions
+
+    answers = (exceptions.ResponseError, exceptions.AuthenticationError, exceptions.BusyLoadingError)
+    return isinstance(error, answers)
+
+
+def unavailable(error: Unreached | Refused, doing: str, key: Key | None, *, saving: bool) -> StorageError:
+    """Make the error that a hook raises.
+
+    :param saving: whether a record was to be written: then it may have been, though nobody said so.
+    """
+    if isinstance(error, Unreached):
+        return StorageUnavailable(f"{doing}: {error}", outcome_unknown=saving and error.sent)
+    if error.code == "WRONGTYPE" and key is not None:
+        return StorageCorrupt(f"{doing}: something else than a record is stored there: {error}", key=key)
+    hint = _HINTS.get(error.code)
+    text = f"{doing}: {error}" + (f"; {hint}" if hint else "")
+    return StorageUnavailable(text, outcome_unknown=saving and error.code in _UNSURE)

@@ -1,0 +1,95 @@
+"""How a record looks on the server: a hash with four fields, under a key that its name can be read from.
+
+    resilience:{circuit_breaker:payments}    incarnation 6fd0…  number 17  sum 2144…  payload {"state":"open",…}
+
+What stands in braces decides the slot of a cluster, so a record and its copy set aside are on one server.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import crc32
+from typing import TYPE_CHECKING, NamedTuple
+
+from resilience import Key, StorageCorrupt, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ESCAPES = (("%", "%25"), (":", "%3A"), ("{", "%7B"), ("}", "%7D"))
+"""For the kind, which ends at the first colon.  The name ends at the end of the key: it stays as it is."""
+
+
+class Names:
+    """The names of all that belongs to one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.channel = f"{prefix}changed".encode()
+        self._before = f"{prefix}{{".encode()
+        self._aside = f"{prefix}damaged:{{".encode()
+        self.pattern = re.sub(rb"[\\*?\[\]]", rb"\\\g<0>", self._before) + b"*"
+        """What `SCAN` finds the records by."""
+
+    def of(self, key: Key) -> bytes:
+        """Return the name of a record."""
+        return self._before + _inner(key)
+
+    def aside(self, key: Key) -> bytes:
+        """Return the name of the copy of a damaged record; there is one at most."""
+        return self._aside + _inner(key)
+
+    def key_of(self, name: bytes) -> Key | None:
+        """Return whose record has a name; `None`: nobody's, it was made by something else."""
+        kind, colon, rest = name[len(self._before) : -1].decode("utf-8", "replace").partition(":")
+        for plain, escaped in reversed(_ESCAPES):
+            kind = kind.replace(escaped, plain)
+        try:
+            key = Key(kind, rest) if colon else None
+        except ValueError:
+            return None
+        return key if key is not None and self.of(key) == name else None
+
+
+def _inner(key: Key) -> bytes:
+    kind, name = key
+    for plain, escaped in _ESCAPES:
+        kind = kind.replace(plain, escaped)
+    return f"{kind}:{name}}}".encode()
+
+
+class Stored(NamedTuple):
+    """The fields of a record as the server gave them; `None` for one that is not there."""
+
+    incarnation: bytes | None
+    number: bytes | None
+    sum: bytes | None
+    payload: bytes | None
+
+    @property
+    def version(self) -> Version:
+        """Its version, if it is sound."""
+        return Version((self.incarnation or b"").decode("ascii"), int(self.number or b""))
+
+    def checked(self, key: Key) -> tuple[bytes, Version]:
+        """Return payload and version.
+
+        :raises StorageCorrupt: a field is missing or not what was written.
+        """
+        try:
+            version = self.version
+        except ValueError:
+            version = Version("", 0)
+        payload = self.payload
+        if payload is None or self.sum != checksum(key, payload, version):
+            raise StorageCorrupt(f"the record of {key} does not match its checksum", key=key)
+        return payload, version
+
+
+def checksum(key: Key, payload: bytes, version: Version) -> bytes:
+    """Return what `sum` must be: it covers whose record it is, and which version."""
+    return b"%d" % crc32(payload, crc32("\0".join((*key, version.incarnation, str(version.number))).encode()))
+
+
+def stored(reply: Sequence[bytes | None]) -> Stored | None:
+    """Read what a script tells of a record: whether it exists, and its fields; `None` if there is none."""
+    return Stored(*reply[1:]) if reply[0] else None

@@ -1,0 +1,113 @@
+"""What the server does in one step, in which nobody can come between: four scripts in Lua.
+
+Each takes one key (and the one beside it), so that a cluster runs it, and tells the server's time.  Other processes are
+told of a commit before it is made, in the same step: if the right to tell them is missing, nothing is written.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Argument = bytes | str | int
+
+
+class Script:
+    """A script, and the two commands that run it.
+
+    :param text: in Lua; its first key is the record.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text.encode()
+        self._sha = sha1(self._text, usedforsecurity=False).hexdigest()
+
+    def by_name(self, keys: tuple[bytes, ...], arguments: Iterable[Argument]) -> tuple[Argument, ...]:
+        """Return the command that costs the least: the server knows the text by its digest."""
+        return ("EVALSHA", self._sha, len(keys), *keys, *arguments)
+
+    def in_full(self, keys: tuple[bytes, ...], arguments: Iterable[Argument]) -> tuple[Argument, ...]:
+        """Return the command for a server that does not know the text yet, and does afterwards."""
+        return ("EVAL", self._text, len(keys), *keys, *arguments)
+
+
+_FOUND = """
+local function found()
+  local time = redis.call('TIME')
+  local record = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'sum', 'payload')
+  return {time[1], time[2], redis.call('EXISTS', KEYS[1]), record[1], record[2], record[3], record[4]}
+end
+"""
+
+LOAD = Script(f"""{_FOUND}
+return found()
+""")
+"""Reply: seconds and microseconds of the server's time, whether there is a record, its four fields."""
+
+SAVE = Script(f"""{_FOUND}
+local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number')
+if (stored[1] or '') ~= ARGV[1] or (stored[2] or '') ~= ARGV[2] then
+  return found()
+end
+redis.call('PUBLISH', ARGV[7], ARGV[8])
+redis.call('HSET', KEYS[1], 'incarnation', ARGV[3], 'number', ARGV[4], 'sum', ARGV[5], 'payload', ARGV[6])
+local time = redis.call('TIME')
+if ARGV[9] == '' then
+  redis.call('PERSIST', KEYS[1])
+else
+  local from_now = time[1] * 1000 + ARGV[10]
+  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.max(ARGV[9], from_now)))
+end
+return {{time[1], time[2]}}
+""")
+"""Arguments: expected incarnation and number (empty: none is stored), the new ones, checksum, payload, channel, what
+to tell, when it expires in milliseconds by the caller's clock (empty: never), and how many milliseconds that is from
+now.  It is kept until the later of the two: a machine whose clock is wrong must not let a record go early.
+
+Reply: the server's time; if another version was stored, what `LOAD` replies."""
+
+DELETE = Script(f"""{_FOUND}
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return 0
+end
+if ARGV[1] ~= '' then
+  local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number')
+  if stored[1] ~= ARGV[1] or stored[2] ~= ARGV[2] then
+    return found()
+  end
+end
+redis.call('PUBLISH', ARGV[3], ARGV[4])
+return redis.call('DEL', KEYS[1])
+""")
+"""Arguments: expected incarnation and number (empty: whatever is stored), channel, what to tell.
+
+Reply: how many were deleted; if another version was stored, what `LOAD` replies."""
+
+SET_ASIDE = Script("""
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind == 'none' or (ARGV[5] == 'yes' and kind ~= ARGV[6]) then
+  return 0
+end
+if ARGV[5] == 'yes' and kind == 'hash' then
+  local record = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'sum', 'payload')
+  for place = 1, 4 do
+    if (record[place] or '') ~= ARGV[6 + place] then
+      return 0
+    end
+  end
+end
+redis.call('PUBLISH', ARGV[3], ARGV[4])
+redis.call('RENAME', KEYS[1], KEYS[2])
+if kind == 'hash' then
+  redis.call('HSET', KEYS[2], 'reason', ARGV[1])
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return 1
+""")
+"""Keys: the record, and the name that its copy gets.  Arguments: the reason, for how many milliseconds the copy is
+kept, channel, what to tell, whether only what was seen is meant (`yes`), and what that was: its type and four fields.
+
+Reply: 1 if it was set aside, 0 if there was nothing, or something else than was seen."""

@@ -1,0 +1,281 @@
+"""The hooks: each runs one script on the server that has the record, within its time-out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+from weakref import WeakSet, finalize
+
+from resilience import (
+    Capability,
+    Key,
+    PluginError,
+    Snapshot,
+    StorageConflict,
+    StorageCorrupt,
+    Version,
+    clock,
+    hookimpl,
+)
+from resilience_redis import _script
+from resilience_redis._address import parse
+from resilience_redis._connections import Connections, Manner
+from resilience_redis._errors import Refused, Unreached, unavailable
+from resilience_redis._freshness import Freshness
+from resilience_redis._listener import Listener, message
+from resilience_redis._loops import Loops
+from resilience_redis._record import Names, checksum, stored
+from resilience_redis._route import each_key, route_of, run
+from resilience_redis._settings import RedisSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from contextlib import AbstractContextManager
+
+    from resilience_redis._connections import Connection
+    from resilience_redis._freshness import Number
+    from resilience_redis._route import Route
+    from resilience_redis._script import Argument
+
+_ADMINISTRATION = 5.0
+"""Seconds for the one hook that has no time-out of its own."""
+_KEPT = 30 * 24 * 3600 * 1000
+"""Milliseconds for which a damaged record is kept for inspection."""
+
+
+class RedisStorage:
+    """Keeps each record in a hash on a Redis or Valkey server.
+
+    :param url: see `resilience_redis._address`.
+    :param settings: those of the variables; the defaults if left out.
+    :raises ConfigurationError: the URL names no server.
+    :raises PluginError: the driver, redis-py, is not installed.
+    """
+
+    Settings = RedisSettings
+
+    def __init__(self, url: str, settings: RedisSettings | None = None) -> None:
+        if find_spec("redis") is None:
+            raise PluginError("this storage needs redis-py: pip install 'resilience-framework[redis]'")
+        settings = settings or RedisSettings()
+        self.place = parse(url)
+        pushing = {Capability.PUSH} if settings.push else set[Capability]()
+        self.capabilities = frozenset({Capability.PROCESSES, Capability.MACHINES, *pushing})
+        self.names = Names(settings.prefix)
+        manner = Manner(self.place, settings)
+        self._route = route_of(self.place)
+        self._connections = Connections(manner, settings.max_connections)
+        self._loops = Loops(manner, settings.max_connections)
+        self._freshness = Freshness()
+        connect = partial(_connect, self._connections, self._route)
+        listener = Listener(self._freshness, connect, self.names.channel, settings.max_staleness)
+        self._listener = listener if settings.push else None
+        self._seen = threading.local()
+        finalize(self, listener.close).atexit = False
+        _storages.add(self)
+
+    def __repr__(self) -> str:
+        """Show the server, without user and password."""
+        return f"<RedisStorage {self.place}>"
+
+    @property
+    def is_pushed(self) -> bool:
+        """Whether commits of others are told at once, now; else each record is loaded to know what it is."""
+        return self._listener is not None and self._listener.is_live
+
+    # -- load --------------------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        """See `resilience.hookspecs`."""
+        if self._listener is not None:
+            self._listener.start(timeout / 2)
+        view = self._view(key)
+        with _translated(f"loading {key}", key):
+            return self._loaded(key, view, self._run(_script.LOAD, key, (), timeout))
+
+    @hookimpl
+    async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
+        """See `resilience.hookspecs`."""
+        if self._listener is not None:
+            self._listener.start(0)  # until it has subscribed, records are loaded
+        view = self._view(key)
+        with _translated(f"loading {key}", key):
+            return self._loaded(key, view, await self._arun(_script.LOAD, key, (), timeout))
+
+    def _view(self, key: Key) -> tuple[Number, int] | None:
+        """Return what the freshness of an answer is told by; `None`: nothing tells.  Look before the server does."""
+        number = self._freshness.number(self.names.of(key))
+        before = number[0]
+        return (number, before) if self.is_pushed else None
+
+    def _loaded(self, key: Key, view: tuple[Number, int] | None, reply: Sequence[Any]) -> Snapshot:
+        """Make a snapshot of a reply of `LOAD`.
+
+        :raises StorageCorrupt: the record is damaged.
+        """
+        record = stored(reply[2:])
+        self._seen.record = key, record
+        payload, version = (None, None) if record is None else record.checked(key)
+        return self._snapshot(payload, version, view, reply)
+
+    def _snapshot(
+        self, payload: bytes | None, version: Version | None, view: tuple[Number, int] | None, time: Sequence[Any]
+    ) -> Snapshot:
+        is_current = None if view is None else self._freshness.answered(*view, version)
+        return Snapshot(payload, version, is_current, int(time[0]) + int(time[1]) / 1e6)
+
+    # -- save --------------------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def resilience_lock(self, key: Key, timeout: float) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing to do
+        """Hold nothing: `save` compares and writes in one step."""
+        return nullcontext()
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        """See `resilience.hookspecs`.  A conflict brings the record that is committed now."""
+        version, arguments = self._to_save(key, payload, expected, expires_at)
+        view = self._view(key)
+        with _translated(f"saving {key}", key, saving=True):
+            return self._saved(key, payload, version, view, self._run(_script.SAVE, key, arguments, timeout))
+
+    @hookimpl
+    async def resilience_asave(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        """See `resilience.hookspecs`."""
+        version, arguments = self._to_save(key, payload, expected, expires_at)
+        view = self._view(key)
+        with _translated(f"saving {key}", key, saving=True):
+            return self._saved(key, payload, version, view, await self._arun(_script.SAVE, key, arguments, timeout))
+
+    def _to_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None
+    ) -> tuple[Version, tuple[Argument, ...]]:
+        version = Version(uuid4().hex, 1) if expected is None else Version(expected.incarnation, expected.number + 1)
+        expiry: tuple[Argument, Argument] = ("", "")
+        if expires_at is not None:
+            expiry = (int(expires_at * 1000), int((expires_at - clock.wall()) * 1000))
+        before: tuple[Argument, ...] = ("", "") if expected is None else tuple(expected)
+        told = (self.names.channel, message(self.names.of(key), version))
+        return version, (*before, *version, checksum(key, payload, version), payload, *told, *expiry)
+
+    def _saved(
+        self, key: Key, payload: bytes, version: Version, view: tuple[Number, int] | None, reply: Sequence[Any]
+    ) -> Snapshot:
+        if len(reply) == 2:  # the time, and nothing to say besides
+            return self._snapshot(payload, version, view, reply)
+        raise self._conflict(key, view, reply)
+
+    def _conflict(self, key: Key, view: tuple[Number, int] | None, reply: Sequence[Any]) -> StorageConflict:
+        try:
+            current = self._loaded(key, view, reply)
+        except StorageCorrupt:
+            return StorageConflict(f"{key}: a damaged record is stored", key=key)
+        return StorageConflict(f"{key} has version {current.version} now", key=key, current=current)
+
+    # -- administration ----------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def resilience_keys(self) -> list[Key]:
+        """See `resilience.hookspecs`; `SCAN` on every server that holds records."""
+        with _translated("listing the records", None):
+            names = self._connections.drive(each_key(self._route, self.names.pattern), _ADMINISTRATION)
+        return [key for key in map(self.names.key_of, names) if key is not None]
+
+    @hookimpl
+    def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
+        """See `resilience.hookspecs`."""
+        view = self._view(key)
+        arguments = (*(expected or ("", "")), self.names.channel, message(self.names.of(key), None))
+        with _translated(f"deleting {key}", key, saving=True):
+            reply = self._run(_script.DELETE, key, arguments, timeout)
+        if not isinstance(reply, int):
+            raise self._conflict(key, view, reply)
+        self._freshness.told(self.names.of(key), None)
+        return reply > 0
+
+    @hookimpl
+    def resilience_discard(self, key: Key, reason: str, timeout: float) -> None:
+        """See `resilience.hookspecs`.  What this thread read last is set aside, nothing that was saved meanwhile."""
+        seen_key, record = getattr(self._seen, "record", (None, None))
+        name = self.names.of(key)
+        arguments: list[Argument] = [reason, _KEPT, self.names.channel, message(name, None)]
+        if seen_key != key or record is None:
+            arguments.append("no")
+        else:
+            arguments += ["yes", "hash", *(field or b"" for field in record)]
+        with _translated(f"setting aside {key}", None, saving=True):
+            self._run(_script.SET_ASIDE, key, arguments, timeout, self.names.aside(key))
+        self._freshness.told(name, None)
+
+    def examine(self) -> list[tuple[str, bool, str, str]]:
+        """See what `resilience doctor` must know of the server: rows of (what, whether it is well, detail, fix)."""
+        from resilience_redis._examine import examine
+
+        return examine(self._connections, self._route, self._listener)
+
+    def close(self) -> None:
+        """Close all connections and end the thread; the next use opens them anew."""
+        if self._listener is not None:
+            self._listener.close()
+        self._connections.close()
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def _run(
+        self, script: _script.Script, key: Key, arguments: Sequence[Argument], timeout: float, *others: bytes
+    ) -> Any:
+        requests = run(self._route, script, (self.names.of(key), *others), arguments)
+        return self._connections.drive(requests, timeout)
+
+    async def _arun(self, script: _script.Script, key: Key, arguments: Sequence[Argument], timeout: float) -> Any:
+        return await self._loops.drive(run(self._route, script, (self.names.of(key),), arguments), timeout)
+
+    def after_fork(self) -> None:
+        """Use nothing, in a child, that belongs to its parent."""
+        self._connections.after_fork()
+        self._loops.after_fork()
+        self._freshness.after_fork()
+        if self._listener is not None:
+            self._listener.after_fork()
+
+
+def _connect(connections: Connections, route: Route, patience: float) -> Connection:
+    """Open a connection to a server that messages come from: in a cluster any has those of all."""
+    deadline = clock.monotonic() + patience
+    address = connections.drive(route.find(b""), patience)
+    try:
+        return connections.open(address, deadline)
+    except (Unreached, Refused):
+        route.lose(b"", address)
+        raise
+
+
+@contextmanager
+def _translated(doing: str, key: Key | None, *, saving: bool = False) -> Generator[None]:
+    """Say what goes wrong in the framework's words: here, once."""
+    try:
+        yield
+    except (Unreached, Refused) as error:
+        raise unavailable(error, doing, key, saving=saving) from error
+
+
+_storages: WeakSet[RedisStorage] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for storage in list(_storages):
+        storage.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
