@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     )
     from resilience.events import Event, Transition
     from resilience.guard import Guard
+    from resilience.holding import HoldingStorage
     from resilience.markers import hookimpl
     from resilience.permits import Permit
     from resilience.runtime import Runtime
     from resilience.settings import Duration, ObserverSettings, PolicySettings, StorageSettings
-    from resilience.storage import Capability, Key, Snapshot, Version, Word
+    from resilience.storage import Capability, InnerStorage, Key, Snapshot, Version, Word
     from resilience_circuit_breaker import (
         CircuitBreaker,
         CircuitBreakerFamily,
@@ -55,6 +56,8 @@ _HOME = {
     "Duration": "resilience.settings",
     "Event": "resilience.events",
     "Guard": "resilience.guard",
+    "HoldingStorage": "resilience.holding",
+    "InnerStorage": "resilience.storage",
     "Key": "resilience.storage",
     "ObserverSettings": "resilience.settings",
     "Permit": "resilience.permits",
@@ -89,6 +92,8 @@ __all__ = [
     "Duration",
     "Event",
     "Guard",
+    "HoldingStorage",
+    "InnerStorage",
     "Key",
     "ObserverSettings",
     "Permit",

@@ -90,7 +90,7 @@ def connect(
     _register(manager, storage, f"{name}:", origin)  # no observer is called like this
     watched = [_register(manager, plugin, label, origin) for label, plugin in observers]
     callers: dict[str, Caller] = {hook: getattr(manager.hook, f"{PROJECT}_{hook}") for hook in (*_HOOKS, *_TOLD)}
-    ports = Ports(name, frozenset(getattr(storage, "capabilities", ())), getattr(storage, "close", None))
+    ports = Ports(name, frozenset(getattr(storage, "capabilities", ())), storage)
     for hook in _HOOKS:
         function, by = _resolve(manager, callers[hook], name)
         if function is not None and trace is not None:
@@ -153,7 +153,7 @@ def connect_plain(
     :param observers: name, what it is told, and a function that makes it when there is something to tell.
     :raises AttributeError: the storage lacks a hook that it had.
     """
-    ports = Ports(name, frozenset(getattr(storage, "capabilities", ())))
+    ports = Ports(name, frozenset(getattr(storage, "capabilities", ())), storage)
     for hook in _HOOKS:
         setattr(ports, hook, _cannot_discard if hook == "discard" else None)
     for hook in hooks:

@@ -198,14 +198,13 @@ class InnerStorage:
 
     `load`, `save`, `lock` and so on are what `resilience.hookspecs` specifies, wrappers that watch included.  `keys`,
     `delete`, `aload` and `asave` are `None` where the storage does not implement them; `discard` is always there.
-    `name` is its scheme, `close` lets go of what it has opened.
+    `name` is its scheme, `storage` the object itself, for what is no hook.
     """
 
     __slots__ = (
         "aload",
         "asave",
         "capabilities",
-        "close",
         "delete",
         "discard",
         "keys",
@@ -213,6 +212,7 @@ class InnerStorage:
         "lock",
         "name",
         "save",
+        "storage",
     )
 
     load: Callable[[Key, float], Snapshot]
@@ -224,10 +224,7 @@ class InnerStorage:
     aload: Callable[[Key, float], Awaitable[Snapshot]] | None
     asave: Callable[[Key, bytes, Version | None, float | None, float], Awaitable[Snapshot]] | None
 
-    def __init__(self, name: str, capabilities: frozenset[str], close: Callable[[], object] | None = None) -> None:
+    def __init__(self, name: str, capabilities: frozenset[str], storage: object = None) -> None:
         self.name = name
         self.capabilities = capabilities
-        self.close = close or _nothing
-
-
-def _nothing() -> None: ...
+        self.storage = storage

@@ -137,7 +137,7 @@ def _shown(answer: object) -> str:
         if answer.payload is None:
             return "nothing stored"
         return f"version {answer.version}, {len(answer.payload)} bytes"
-    if isinstance(answer, list) and not any(answer):  # pyright: ignore[reportUnknownArgumentType] - anything
+    if answer in ([], [None]):
         return "done"  # by observers, who answer nothing
     return repr(answer) if answer is None or isinstance(answer, bool) else f"a {type(answer).__name__}"
 

@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 
 from resilience import hookspecs
 from resilience.settings import CoreSettings
+from resilience_aesgcm import AesGcmSettings
 from resilience_circuit_breaker import _state
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_filelock import FileStorage
@@ -42,6 +43,7 @@ def write_all(folder: Path) -> None:
     for name, text in {
         "settings-core.md": settings(CoreSettings),
         "settings-file.md": settings(FileStorage.Settings, "FILE"),
+        "settings-aesgcm.md": settings(AesGcmSettings, "AESGCM"),
         "settings-journal.md": settings(JournalSettings, "JOURNAL"),
         "settings-circuit-breaker.md": settings(CircuitBreakerPolicy.settings_model(), "CIRCUIT_BREAKER"),
         "hooks.md": hooks(),

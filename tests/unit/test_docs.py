@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from resilience.settings import CoreSettings
+from resilience_aesgcm import AesGcmSettings
 from resilience_circuit_breaker import _state
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_filelock import FileStorage
@@ -76,6 +77,7 @@ def models() -> dict[str, type[BaseModel]]:
         "core": CoreSettings,
         "file": cast("type[BaseModel]", FileStorage.Settings),
         "journal": JournalSettings,
+        "aesgcm": AesGcmSettings,
         "circuit-breaker": CircuitBreakerPolicy.settings_model(),
     }
 

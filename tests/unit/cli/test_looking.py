@@ -170,6 +170,7 @@ def test_plugins_names_each_with_its_distribution(run: Run) -> None:
     titles, *found = rows(done.out)
     assert titles == ["GROUP", "NAME", "STATUS", "DISTRIBUTION", "VERSION", "VALUE", "HOOKS"]
     assert [row[:4] for row in found] == [
+        ["resilience.storage", "aesgcm", "installed", "resilience-framework"],
         ["resilience.storage", "file", "in use", "resilience-framework"],
         ["resilience.storage", "memory", "installed", "resilience-framework"],
         ["resilience.storage", "postgres", "installed", "resilience-framework"],
@@ -181,6 +182,7 @@ def test_plugins_names_each_with_its_distribution(run: Run) -> None:
     ]
     hooks = {row[1]: row[6:] for row in found if row[1] != "journal"}
     assert hooks == {
+        "aesgcm": [", ".join([*STORAGE_HOOKS, "aload", "asave"])],
         "file": [", ".join(STORAGE_HOOKS)],
         "memory": [", ".join(STORAGE_HOOKS)],
         "postgres": [", ".join([*STORAGE_HOOKS, "aload", "asave"])],
