@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
+    from resilience.cli.verbs import Verb
     from resilience.policy import Policy
     from resilience.runtime import Runtime
 
-__all__ = ["Plan", "Sealed", "find", "keep", "named", "observers_of", "policy_of", "settings_of", "url_of"]
+__all__ = ["Plan", "Sealed", "find", "keep", "named", "observers_of", "policy_of", "settings_of", "url_of", "verb_of"]
 
 STORAGE = "RESILIENCE_STORAGE"
 DEFAULT = "file:"
@@ -38,10 +39,12 @@ SWITCH = "RESILIENCE_PLAN"
 CONFIG = "RESILIENCE_CONFIG"
 PLAIN = "plain_settings"
 """Attribute of a storage class that takes any object with the attributes of its `Settings`."""
+READER = "reader"
+"""Attribute of a storage class: ``module:Class`` of what only reads, sooner than the storage itself is loaded."""
 _PREFIX = "RESILIENCE_"
 _HOMES = ("HOME", "XDG_STATE_HOME")
 """They say what ``file:`` means."""
-_FORMAT = 2
+_FORMAT = 3
 _MOST_BYTES = 1_000_000
 
 
@@ -143,6 +146,21 @@ def _made(value: str, settings: list[Any] | None, runtime: Runtime) -> Callable[
         return found[0]
 
     return make
+
+
+def verb_of(plan: Plan, name: str) -> Verb | None:
+    """Load one verb, and the policy that brings it instead of all; `None` if that is not to be had."""
+    where = plan["verbs"].get(name)
+    if where is None:
+        return None
+    try:
+        verbs: Iterable[Verb] = named(where[0]).verbs()
+        for verb in verbs:
+            if verb.name == where[1]:
+                return verb if verb.name == name else verb.named(name)
+    except Exception:  # noqa: BLE001, S110 - the long way says what is wrong
+        pass
+    return None
 
 
 def named(value: str) -> Any:

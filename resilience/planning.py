@@ -26,7 +26,7 @@ def keep(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str]])
         return False
     if fields is None:
         return False
-    names = [fields["storage"]]
+    names = [value for value in (fields["storage"], fields["reader"]) if value is not None]
     names += [value for _, value, _, _ in fields["observers"] if value is not None]
     names += [value for value, _ in verbs.values()]
     return plan.keep(runtime.environ, fields, names)
@@ -60,6 +60,7 @@ def _fields(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str
         "url": opened.url if runtime.is_default_place else None,
         "filed_url": configuration.filed_url,
         "storage": plugins.installed(plugins.STORAGE)[scheme].value,
+        "reader": _reader(kind),
         "settings": None if settings is None else [_portable(settings[0]), settings[1]],
         "timeout": runtime.timeout,
         "max_staleness": configuration.core.max_staleness,
@@ -88,6 +89,15 @@ def _observing(
                 settings = [_portable(values[0]), values[1]]
         found.append([label, value, told, settings])
     return found
+
+
+def _reader(storage: Any) -> str | None:
+    """Return where that is found which only reads what a storage keeps; `None` if there is none that loads."""
+    value: str | None = getattr(storage, plan.READER, None)
+    try:
+        return value if value is not None and plan.named(value) is not None else None
+    except Exception:  # noqa: BLE001 - the storage itself does as well
+        return None
 
 
 def _policies(runtime: Runtime) -> dict[str, list[object]]:

@@ -136,8 +136,8 @@ class Runtime:
     :param clock: where time comes from.
     :param observers: plugins that are told of transitions and events, besides the installed ones.
     :param environ: the variables to read; those of the process if left out.
-    :param planned: take over what an earlier run of the command line came to, if nothing has changed since; see
-        `resilience.plan`.  For a process that ends soon: nothing looks whether something changes meanwhile.
+    :param plan: what an earlier run of the command line came to, to be taken over, see `resilience.plan`.  For a
+        process that ends soon: nothing looks whether something changes meanwhile.
     """
 
     def __init__(
@@ -148,10 +148,9 @@ class Runtime:
         clock: Clock | None = None,
         observers: Iterable[object] = (),
         environ: Mapping[str, str] | None = None,
-        planned: bool = False,
+        plan: Plan | None = None,
     ) -> None:
-        self._planned = planned
-        self._plan: Plan | None = None
+        self._plan = plan
         self._storage = storage
         self._storage_timeout = storage_timeout
         self._clock: Clock = SystemClock() if clock is None else clock
@@ -249,11 +248,6 @@ class Runtime:
     @property
     def plan(self) -> Plan | None:
         """What an earlier run came to, if this one may take it over."""
-        if self._planned:
-            self._planned = False
-            from resilience import plan
-
-            self._plan = plan.find(self.environ)
         return self._plan
 
     @property
@@ -506,16 +500,16 @@ class Runtime:
 
     def _tried(self, configuration: Configuration) -> tuple[Opened | None, list[tuple[Cell, Policy]]]:
         """Go by a configuration if that can be done for all guards, else raise and go by the old one."""
-        before = self._configuration, self._watched, self._plan, self._planned
+        before = self._configuration, self._watched, self._plan
         self._adopt(configuration)
-        self._plan, self._planned = None, False
+        self._plan = None
         try:
             policies = [(cell, remake(configuration)) for cell, remake in self._cells if remake is not None]
             opened = self._opened
             if opened is not None and opened.made_with != self._made_with(configuration, self.url):
                 opened = self._open()
         except BaseException:
-            self._configuration, self._watched, self._plan, self._planned = before
+            self._configuration, self._watched, self._plan = before
             raise
         return opened, policies
 

@@ -7,19 +7,26 @@ the waiting.
 
 from __future__ import annotations
 
-from resilience_filelock.storage import FileStorage
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from resilience_filelock._settings import FileSettings
+    from resilience_filelock.reading import FileReader
+    from resilience_filelock.storage import FileStorage
 
-__all__ = ["FileSettings", "FileStorage"]
+__all__ = ["FileReader", "FileSettings", "FileStorage"]
+
+_HOME = {"FileReader": "reading", "FileSettings": "_settings", "FileStorage": "storage"}
 
 
 def __getattr__(name: str) -> object:
-    """Import the settings model, and pydantic with it, when it is first asked for."""
-    if name == "FileSettings":
-        from resilience_filelock._settings import FileSettings
+    """Import what is asked for and what it needs: who only reads does without the rest, and most without pydantic."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import sys
 
-        return FileSettings
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = f"{__name__}.{home}"
+    __import__(module)
+    value = getattr(sys.modules[module], name)
+    globals()[name] = value
+    return value

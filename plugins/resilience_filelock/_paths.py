@@ -174,3 +174,11 @@ def file_system_of(folder: str) -> str | None:
 def is_network(file_system: str | None) -> bool:
     """Whether a type of file system is one that several machines, or a program of its own, may stand behind."""
     return file_system is not None and (file_system in _NETWORK or file_system.startswith("fuse."))
+
+
+def is_on_network(folder: str, status: os.stat_result) -> bool:
+    """Whether a folder is on such a file system; `status` is its `stat`.
+
+    What has a device of its own is a disk of this machine: the number says so, and no table of mounts has to be read.
+    """
+    return not (hasattr(os, "major") and os.major(status.st_dev)) and is_network(file_system_of(folder))

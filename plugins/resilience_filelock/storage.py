@@ -107,6 +107,7 @@ class FileStorage:
 
     Settings = _SettingsClass()
     plain_settings = True  # anything with the attributes of `FileSettings` will do, see `resilience.plan`
+    reader = "resilience_filelock.reading:FileReader"  # see there too
     capabilities: frozenset[Capability]
 
     def __init__(self, url: str, settings: FilePlan | None = None) -> None:

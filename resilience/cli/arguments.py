@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from resilience.cli.verbs import Argument
-from resilience.durations import FORMS, parse_duration
-from resilience.storage import Key
 
 _MOST_STATUS = 255
 
@@ -14,6 +12,8 @@ def guard_name(text: str) -> str:
 
     :raises ValueError: it cannot be one.
     """
+    from resilience.storage import Key
+
     return Key("guard", text).name
 
 
@@ -22,6 +22,8 @@ def span(text: str) -> float:
 
     :raises ValueError: it is none.
     """
+    from resilience.durations import FORMS, parse_duration
+
     seconds = parse_duration(text)
     if seconds == 0:
         raise ValueError(f"it is no time at all; {FORMS}")
@@ -57,3 +59,24 @@ FOR = Argument(
     metavar="TIME",
     dest="seconds",
 )
+
+COMMAND = (
+    Argument(
+        "--ok-status",
+        help="statuses of the command that are successes besides 0, such as 3,10-12",
+        convert=exit_statuses,
+        metavar="LIST",
+        default=frozenset[int](),
+    ),
+    Argument(
+        "--timeout", help="end the command after this time (30s, 5m); that is a failure", convert=span, metavar="TIME"
+    ),
+    Argument(
+        "--kill-after",
+        help="kill it if it has not ended this long after it was asked to (default: 5s)",
+        convert=span,
+        metavar="TIME",
+        default=5.0,
+    ),
+)
+"""What every verb that runs a command takes; `resilience.cli.run` runs it."""

@@ -8,12 +8,10 @@ from resilience.cli.verbs import Argument, Verb
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable
     from importlib.metadata import EntryPoint
 
     from resilience.cli.shell import Shell
     from resilience.errors import PluginError
-    from resilience.plan import Plan
     from resilience.selection import Selection
 
 DISTRIBUTION = "resilience-framework"
@@ -162,28 +160,9 @@ def find(name: str, shell: Shell) -> Verb | None:
     for verb in CORE:
         if verb.name == name:
             return verb
-    if (kept := shell.runtime.plan) is not None and (found := _planned(kept, name)) is not None:
-        return found
     for verb in of_plugins(shell.runtime.selection)[0]:
         if verb.name == name:
             return verb
-    return None
-
-
-def _planned(plan: Plan, name: str) -> Verb | None:
-    """Load the policy of one verb instead of all; `None` if that is not to be had."""
-    from resilience.plan import named
-
-    where = plan["verbs"].get(name)
-    if where is None:
-        return None
-    try:
-        verbs: Iterable[Verb] = named(where[0]).verbs()
-        for verb in verbs:
-            if verb.name == where[1]:
-                return verb if verb.name == name else verb.named(name)
-    except Exception:  # noqa: BLE001, S110 - the long way says what is wrong
-        pass
     return None
 
 

@@ -7,8 +7,6 @@ interpreter to start.
 
 from __future__ import annotations
 
-from resilience.cli.output import escaped
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -177,4 +175,6 @@ def split_command(words: Sequence[str], valued: Collection[str]) -> tuple[list[s
 
 def shown(text: str) -> str:
     """Return what somebody wrote, quoted, harmless and short."""
+    from resilience.cli.output import escaped
+
     return f"'{escaped(text, _LONGEST_SHOWN)}'"

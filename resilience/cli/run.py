@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from resilience.cli.arguments import exit_statuses, span
 from resilience.cli.output import escaped
 from resilience.cli.statuses import NOT_EXECUTABLE, NOT_FOUND, OK, SIGNALLED, TIMED_OUT
-from resilience.cli.verbs import Argument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,27 +13,6 @@ if TYPE_CHECKING:
     from resilience.cli.shell import Shell
     from resilience.guard import Guard
     from resilience.permits import Permit
-
-OPTIONS = (
-    Argument(
-        "--ok-status",
-        help="statuses of the command that are successes besides 0, such as 3,10-12",
-        convert=exit_statuses,
-        metavar="LIST",
-        default=frozenset[int](),
-    ),
-    Argument(
-        "--timeout", help="end the command after this time (30s, 5m); that is a failure", convert=span, metavar="TIME"
-    ),
-    Argument(
-        "--kill-after",
-        help="kill it if it has not ended this long after it was asked to (default: 5s)",
-        convert=span,
-        metavar="TIME",
-        default=5.0,
-    ),
-)
-"""What every verb that runs a command takes."""
 
 
 def run(

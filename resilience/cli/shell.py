@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-
-from resilience.cli.output import LONGEST_CELL, escaped, json_text, table
+from os import environ  # noqa: TID251 - what a runtime would read, for a run that needs none
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +11,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self, TextIO
 
+    from resilience.cli.verbs import Verb
+    from resilience.plan import Plan
+    from resilience.policy import Policy
     from resilience.runtime import Runtime
 
 
@@ -30,6 +32,8 @@ class Shell:
         self._out = out
         self._err = err
         self._runtime: Runtime | None = None
+        self._plan: Plan | None = None
+        self._looked = False
         self._entered: list[Any] = []
         self.notes: list[str] = []
         """What happened on the side and a person should know."""
@@ -43,10 +47,38 @@ class Shell:
             from resilience.cli.notes import Notes, OneLine
             from resilience.runtime import Runtime
 
-            self._runtime = runtime = Runtime(observers=[Notes(self.notes)], planned=True)
+            self._runtime = runtime = Runtime(observers=[Notes(self.notes)], plan=self.plan)
             self._enter(runtime)
             self._enter(OneLine(self.notes))
         return self._runtime
+
+    @property
+    def plan(self) -> Plan | None:
+        """What an earlier run came to, if this one may take it over."""
+        if not self._looked:
+            from resilience.plan import find
+
+            self._plan = find(environ)
+            self._looked = True
+        return self._plan
+
+    def planned_verb(self, name: str) -> Verb | None:
+        """Find a verb as an earlier run found it; `None` if there is no plan, or it does not know the verb."""
+        plan = self.plan
+        if plan is None:
+            return None
+        from resilience.plan import verb_of
+
+        return verb_of(plan, name)
+
+    def lets_in(self, kind: type[Policy], name: str) -> bool:
+        """Whether a call is let in, as a plan knows without a runtime; false if the runtime has to be asked."""
+        plan = self.plan
+        if plan is None:
+            return False
+        from resilience.glance import lets_in
+
+        return lets_in(plan, environ, kind, name)
 
     def _enter(self, manager: Any) -> None:
         manager.__enter__()
@@ -104,12 +136,16 @@ class Shell:
             except OSError as error:
                 raise Unwritable from error
 
-    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, longest: int = LONGEST_CELL) -> None:
-        """Write a table whose cells have so many characters at most."""
-        self.write(table(titles, rows, colour=self.has_colour, longest=longest))
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, longest: int | None = None) -> None:
+        """Write a table whose cells have so many characters at most; a number that suits most if left out."""
+        from resilience.cli.output import LONGEST_CELL, table
+
+        self.write(table(titles, rows, colour=self.has_colour, longest=longest or LONGEST_CELL))
 
     def json(self, value: object) -> None:
         """Write JSON."""
+        from resilience.cli.output import json_text
+
         self.write(json_text(value))
 
     def flush(self) -> None:
@@ -127,6 +163,8 @@ class Shell:
         """Write one line to the standard error, or several if the text has several; if that fails, nobody can know."""
         if self._err is None:
             return
+        from resilience.cli.output import escaped
+
         lines = "".join(f"resilience: {escaped(_without_secrets(line))}\n" for line in text.splitlines())
         try:
             self._err.write(_encodable(lines, self._err))

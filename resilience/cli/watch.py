@@ -32,7 +32,7 @@ class _Words:
 
 def run(shell: Shell, arguments: Namespace) -> int:
     """Draw until Ctrl-C."""
-    status = catalogue.find("status", shell)
+    status = shell.planned_verb("status") or catalogue.find("status", shell)
     if status is None:
         raise UsageError("no installed policy has a status to watch", "watch")
     words: Any = _Words(arguments.name)

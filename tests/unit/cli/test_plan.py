@@ -13,8 +13,7 @@ import pytest
 
 from resilience import CircuitBreaker, Runtime, hookimpl, plan, plugins
 from resilience.cli import grammar, parser
-from resilience.cli.arguments import FOR, JSON, NAME, NAMES, REASON
-from resilience.cli.run import OPTIONS
+from resilience.cli.arguments import COMMAND, FOR, JSON, NAME, NAMES, REASON
 from resilience.cli.verbs import Argument, Verb
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_memory import MemoryStorage
@@ -588,7 +587,7 @@ def nothing(_shell: object, _arguments: object) -> int:
 
 VERB = Verb("try", "Try.", nothing, NAME, FOR, REASON, JSON, Argument("-n", "--max-count", help="", convert=int))
 MANY = Verb("many", "Try.", nothing, NAMES, JSON)
-MAYBE = Verb("maybe", "Try.", nothing, Argument("NAME", help="", nargs="?", default="x"), *OPTIONS)
+MAYBE = Verb("maybe", "Try.", nothing, Argument("NAME", help="", nargs="?", default="x"), *COMMAND)
 
 
 @pytest.mark.parametrize(
