@@ -6,7 +6,6 @@ contradictions stand here, once.
 
 from __future__ import annotations
 
-from resilience.durations import parse_duration
 from resilience.policy import FOREVER
 from resilience_circuit_breaker._window import CONSECUTIVE, COUNT, TIME, WINDOWS, shape_of, span_of
 
@@ -419,8 +418,14 @@ def checked(values: Mapping[str, object]) -> dict[str, Any]:
     for name, value in values.items():
         if value is None and name != "half_open_max_calls":
             raise ValueError(f"{name} is none")
-        number = parse_duration(value) if name in _DURATIONS and isinstance(value, str) else value
+        number = _seconds(value) if name in _DURATIONS and isinstance(value, str) else value
         if type(number) is int and name in BOUNDS and name not in _WHOLE:
             number = float(number)
         found[name] = number
     return found
+
+
+def _seconds(text: str) -> float:
+    from resilience.durations import parse_duration
+
+    return parse_duration(text)

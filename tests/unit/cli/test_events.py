@@ -237,7 +237,7 @@ def test_watch_needs_a_status(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(catalogue, "find", find)
     with pytest.raises(UsageError, match="no installed policy has a status"):
-        watch.run(Shell(None, None), type("Words", (), {"name": []})())  # type: ignore[arg-type]
+        watch.run(Shell(None, None), type("Words", (), {"name": []})())
 
 
 def test_what_is_wrong_with_the_configuration_ends_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
