@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from resilience import CircuitBreaker, ConfigurationError, Runtime
+from resilience import CircuitBreaker, ConfigurationError, Runtime, plan
 from resilience.settings import ConfigurationWarning
 
 if TYPE_CHECKING:
@@ -215,11 +215,9 @@ def kept_plans() -> int:
 def test_a_kept_plan_does_not_bring_back_what_is_blocked_now(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("check", "x").status == 0
     assert kept_plans() == 1
-    with Runtime(planned=True) as runtime:
-        assert runtime.plan is not None
+    assert plan.find(os.environ) is not None
     monkeypatch.setenv("RESILIENCE_PLUGINS_BLOCKED", "file")
-    with Runtime(planned=True) as runtime:
-        assert runtime.plan is None
+    assert plan.find(os.environ) is None
     done = run("check", "x")
     assert done.status == 78
     assert "RESILIENCE_PLUGINS_BLOCKED blocks plugin 'file'" in done.err
@@ -228,10 +226,10 @@ def test_a_kept_plan_does_not_bring_back_what_is_blocked_now(run: Run, monkeypat
 def test_a_plan_is_kept_with_what_may_be_loaded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESILIENCE_PLUGINS_BLOCKED", "journal")
     assert run("failure", "x").status == 0
-    with Runtime(planned=True) as runtime:
-        assert runtime.plan is not None
-        assert [label for label, *_ in runtime.plan["observers"] if "#" not in label] == ["logging"]
-        assert "events" not in runtime.plan["verbs"]
+    kept = plan.find(os.environ)
+    assert kept is not None
+    assert [label for label, *_ in kept["observers"] if "#" not in label] == ["logging"]
+    assert "events" not in kept["verbs"]
 
 
 @pytest.mark.parametrize(
