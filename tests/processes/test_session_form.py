@@ -143,6 +143,7 @@ def record_success_of(session_dir: Path, threshold: int) -> int:
         return record_success(session_dir, AGENT).half_open_successes
 
 
+@pytest.mark.everywhere
 class TestOneProcess:
     def test_the_numbers(self) -> None:
         assert (session.FAILURE_THRESHOLD, session.RESET_TIMEOUT, session.HALF_OPEN_SUCCESS_THRESHOLD) == (3, 300, 1)
