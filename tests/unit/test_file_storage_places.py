@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 import stat
@@ -614,7 +615,7 @@ def test_an_interrupt_in_the_system_call_leaves_no_lock(
 
 
 def test_where_nothing_can_be_mapped_the_head_is_read(tmp_path: Path, fail: Failing) -> None:
-    fail(_file, "mmap", errno.ENODEV)
+    fail(mmap, "mmap", errno.ENODEV)
     one, two = (FileStorage(f"file://{tmp_path}/state") for _ in range(2))
     known = put(one, b"here")
     assert known.is_current is not None
