@@ -38,10 +38,10 @@ def enrol(member: Inherited) -> None:
 
 
 def _in_child() -> None:
-    for reference in list(_members.values()):
-        member = reference()
-        if member is not None:
-            member.after_fork()
+    # All at once, before the first of them lets go of the others.
+    members = [member for reference in list(_members.values()) if (member := reference()) is not None]
+    for member in members:
+        member.after_fork()
     BIRTH.release()
 
 
