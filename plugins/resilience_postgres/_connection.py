@@ -61,7 +61,7 @@ def address(url: str) -> tuple[bytes, str]:
     host = str(given.get("host") or given.get("hostaddr") or "the local server")
     if "," in host:
         given.setdefault("target_session_attrs", "read-write")
-    port = given.get("port")
+    port = str(given.get("port") or "").strip(",")
     return conninfo.make_conninfo("", **given).encode(), f"{host}:{port}" if port else host
 
 

@@ -62,11 +62,13 @@ class Listener:
         self._thread = threading.Thread(target=self._run, name="resilience-postgres-listen", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen.
-
-        :raises RuntimeError: there can be no more threads.
-        """
-        self._thread.start()
+        """Begin to listen; where no thread can be started any more, nothing is ever heard."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self.why = str(error)
+            self._woken.close()
+            self.said.set()
 
     def close(self) -> None:
         """Hear no more; returns when the thread is gone."""

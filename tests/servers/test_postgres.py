@@ -1,0 +1,463 @@
+"""The PostgreSQL storage: what stands in the table, what it costs, who may do what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from servers.postgres_server import PASSWORD
+
+from resilience import (
+    CircuitBreaker,
+    ConfigurationError,
+    Key,
+    Runtime,
+    StorageConflict,
+    StorageCorrupt,
+    StorageUnavailable,
+    Version,
+    Word,
+)
+from resilience_postgres import PostgresSettings, PostgresStorage
+from resilience_postgres._records import identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from servers.postgres_server import PostgresServer
+
+KEY = Key("test", "payments")
+
+
+@pytest.fixture
+def storage(postgres_server: PostgresServer) -> Iterator[PostgresStorage]:
+    storage = PostgresStorage(postgres_server.url())
+    yield storage
+    storage.close()
+
+
+def calls(server: PostgresServer) -> int:
+    """Statements that applications have run, those aside that prove that the server tells."""
+    ((count,),) = server.ask(
+        "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements JOIN pg_roles r ON r.oid = userid"
+        " WHERE rolname = 'app' AND toplevel AND query !~ '^(LISTEN|SELECT pg_notify)'"
+    )
+    return int(count)
+
+
+# --- what stands in the table -----------------------------------------------------------------------------------------
+
+
+def test_an_operator_can_query_the_state(postgres_server: PostgresServer) -> None:
+    with Runtime(storage=postgres_server.url(), environ={}):
+        CircuitBreaker("payments", failure_threshold=1).record_failure(TimeoutError())
+    ((kind, name, payload, number),) = postgres_server.ask(
+        "SELECT kind, name, payload, number FROM resilience.records WHERE payload @> '{}' AND expires_at IS NULL"
+    )
+    ((record,),) = postgres_server.ask("SELECT convert_from(record, 'UTF8') FROM resilience.records")
+    assert (kind, name, number) == ("circuit_breaker", "payments", 1)
+    assert payload == json.loads(record)
+    assert "open" in json.dumps(payload)
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [
+        (b'{"b": 1.10,\n"a":1,"a": 2}', {"a": 2, "b": 1.1}),
+        (b'"\\ud800"', None),
+        (b'{"nul": "\\u0000"}', None),
+        (b"\xff\x00", None),
+        (b"", None),
+    ],
+)
+def test_each_payload_comes_back_byte_for_byte(
+    postgres_server: PostgresServer, storage: PostgresStorage, payload: bytes, shown: object
+) -> None:
+    storage.resilience_save(KEY, payload, None, None, 5)
+    assert storage.resilience_load(KEY, 5).payload == payload
+    assert postgres_server.ask("SELECT payload FROM resilience.records") == [(shown,)]
+
+
+def test_records_that_expired_are_swept_by_births(postgres_server: PostgresServer, storage: PostgresStorage) -> None:
+    storage.resilience_save(KEY, b"{}", None, time.time() - 1, 5)
+    kept = Key("test", "kept")
+    storage.resilience_save(kept, b"{}", None, time.time() + 60, 5)
+    for number in range(200):  # one in sixteen sweeps
+        storage.resilience_save(Key("test", f"birth {number}"), b"{}", None, None, 5)
+        if KEY not in storage.resilience_keys():
+            break
+    keys = storage.resilience_keys()
+    assert KEY not in keys
+    assert kept in keys
+
+
+def test_the_time_is_the_server_s(storage: PostgresStorage) -> None:
+    before = time.time()
+    snapshots = [
+        storage.resilience_load(KEY, 5),
+        storage.resilience_save(KEY, b"{}", None, None, 5),
+        storage.resilience_load(KEY, 5),
+    ]
+    with pytest.raises(StorageConflict) as caught:
+        storage.resilience_save(KEY, b"{}", None, None, 5)
+    assert caught.value.current is not None
+    times = [snapshot.time for snapshot in (*snapshots, caught.value.current)]
+    assert times == sorted(times)  # type: ignore[type-var]
+    assert times[0] is not None
+    assert times[-1] is not None
+    assert before - 0.1 < times[0] <= times[-1] < time.time() + 0.1
+
+
+# --- conflicts --------------------------------------------------------------------------------------------------------
+
+
+def wait_for_a_waiter(server: PostgresServer) -> None:
+    """Wait until an application waits for a row."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND wait_event_type = 'Lock'"
+    end = time.monotonic() + 20
+    while server.ask(waits) != [(1,)]:
+        assert time.monotonic() < end
+
+
+def conflict_of(
+    storage: PostgresStorage, expected: Version | None, before_commit: Callable[[], None]
+) -> StorageConflict:
+    """Save while another transaction has the row, which is committed then."""
+    with ThreadPoolExecutor(1) as thread:
+        saving = thread.submit(storage.resilience_save, KEY, b'{"n":"late"}', expected, None, 10)
+        before_commit()
+        conflict = saving.exception(20)
+    assert isinstance(conflict, StorageConflict)
+    return conflict
+
+
+def test_who_waited_for_the_row_is_told_what_came_of_it(
+    postgres_server: PostgresServer, storage: PostgresStorage
+) -> None:
+    """Not what was there when its statement began: that is what it lost to."""
+    saved = storage.resilience_save(KEY, b'{"n":1}', None, None, 5)
+    assert saved.version is not None
+    winner = Version(saved.version.incarnation, 2)
+    values = storage._values(KEY, identity(KEY), b'{"n":2}', winner, None, 5)
+    values[-1] = b"\0"  # it is committed here
+
+    with psycopg.connect(postgres_server.admin_url) as connection:
+        text = storage.schema.save.text.decode()
+        connection.pgconn.exec_(b"BEGIN")
+        result = connection.pgconn.exec_params(text.encode(), values, storage.schema.save.types, [1] * len(values))
+        assert result.get_value(0, 0) == b"t"
+
+        def commit() -> None:
+            wait_for_a_waiter(postgres_server)
+            connection.pgconn.exec_(b"COMMIT")
+
+        conflict = conflict_of(storage, saved.version, commit)
+    assert conflict.current is not None
+    assert (conflict.current.version, conflict.current.payload) == (winner, b'{"n":2}')
+
+
+def test_a_row_that_somebody_holds_is_waited_for_no_longer_than_the_time_out(
+    postgres_server: PostgresServer, storage: PostgresStorage
+) -> None:
+    saved = storage.resilience_save(KEY, b"{}", None, None, 5)
+    with psycopg.connect(postgres_server.admin_url) as connection:
+        connection.execute("SELECT FROM resilience.records FOR UPDATE")
+        begun = time.monotonic()
+        with pytest.raises(StorageUnavailable) as caught:
+            storage.resilience_save(KEY, b"{}", saved.version, None, 0.2)
+        assert time.monotonic() - begun < 2
+        assert storage.resilience_load(KEY, 5).version == saved.version  # a load waits for nobody
+        connection.rollback()
+    storage.resilience_save(KEY, b"{}", saved.version, None, 5)
+    assert caught.value.outcome_unknown or (
+        caught.value.key == KEY and "another transaction holds its row" in str(caught.value)
+    )
+
+
+def test_a_transaction_in_the_way_is_a_conflict(postgres_server: PostgresServer) -> None:
+    """Under stricter isolation the server raises 40001 for who waited."""
+    storage = PostgresStorage(f"{postgres_server.url()}?options=-c%20default_transaction_isolation%3Dserializable")
+    saved = storage.resilience_save(KEY, b"{}", None, None, 5)
+    with psycopg.connect(postgres_server.admin_url) as connection:
+        connection.execute("UPDATE resilience.records SET number = 2")
+
+        def commit() -> None:
+            wait_for_a_waiter(postgres_server)
+            connection.commit()
+
+        conflict = conflict_of(storage, saved.version, commit)
+    assert "40001" in str(conflict)
+    storage.close()
+
+
+def test_who_is_chosen_to_end_a_deadlock_has_changed_nothing(postgres_server: PostgresServer) -> None:
+    """A birth that sweeps waits for nobody, but what a trigger of the operator's does, nobody knows."""
+    storage = PostgresStorage(postgres_server.url())
+    postgres_server.ask(
+        "CREATE FUNCTION chosen() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE SQLSTATE '40P01' USING MESSAGE = 'deadlock detected'; END $$;"
+        " CREATE TRIGGER chosen BEFORE INSERT ON resilience.records FOR EACH ROW EXECUTE FUNCTION chosen()"
+    )
+    try:
+        with pytest.raises(StorageConflict, match=r"deadlock detected .*another transaction was in the way"):
+            storage.resilience_save(KEY, b"{}", None, None, 5)
+    finally:
+        postgres_server.ask("DROP TRIGGER chosen ON resilience.records; DROP FUNCTION chosen()")
+    storage.resilience_save(KEY, b"{}", None, None, 5)
+    storage.close()
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_damaged_rows_are_set_aside_and_few_are_kept(postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(postgres_server.url(), PostgresSettings(keep_damaged=2))
+    for number in range(4):
+        storage.resilience_save(KEY, b"%d" % number, storage.resilience_load(KEY, 5).version, None, 5)
+        postgres_server.ask("UPDATE resilience.records SET checksum = 0 WHERE set_aside IS NULL")
+        with pytest.raises(StorageCorrupt, match="does not match its checksum"):
+            storage.resilience_load(KEY, 5)
+        storage.resilience_discard(KEY, f"reason {number}\0\ud800", 5)
+        assert storage.resilience_load(KEY, 5).version is None
+    kept = postgres_server.ask("SELECT record, set_aside FROM resilience.records ORDER BY changed_at")
+    assert kept == [(b"2", "reason 2?"), (b"3", "reason 3?")]
+    assert storage.resilience_keys() == []
+    assert [found[:2] for found in storage.examine() if found[0] == "damaged records"] == [("damaged records", False)]
+    storage.close()
+
+
+def test_a_healthy_successor_is_not_set_aside(postgres_server: PostgresServer, storage: PostgresStorage) -> None:
+    storage.resilience_save(KEY, b"damaged", None, None, 5)
+    postgres_server.ask("UPDATE resilience.records SET checksum = 0")
+    with pytest.raises(StorageCorrupt):
+        storage.resilience_load(KEY, 5)
+    postgres_server.ask("DELETE FROM resilience.records")
+    other = PostgresStorage(postgres_server.url())
+    healthy = asyncio.run(other.resilience_asave(KEY, b"healthy", None, None, 5))
+    other.close()
+    storage.resilience_discard(KEY, "it was damaged", 5)
+    assert storage.resilience_load(KEY, 5).version == healthy.version
+
+
+def test_delete_of_a_version_that_is_gone(storage: PostgresStorage) -> None:
+    assert storage.resilience_delete(KEY, Version("gone", 1), 5) is False
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+def test_calls_that_change_nothing_ask_nothing_and_a_failure_is_one_statement(postgres_server: PostgresServer) -> None:
+    with Runtime(storage=postgres_server.url(), environ={}):
+        payments = CircuitBreaker("payments", failure_threshold=1_000)
+        for _ in range(3):
+            payments.call(int)
+        postgres_server.ask("SELECT pg_stat_statements_reset()")
+        begun = time.monotonic()
+        for number in range(10_000):
+            payments.call(int)
+            if number % 100 == 0:
+                payments.record_failure()
+        seconds = time.monotonic() - begun
+        asked = calls(postgres_server)
+        # Each failure is one statement, and so is the success after it, which ends the streak; a look each second.
+        assert 200 <= asked <= 200 + 2 * (seconds + 1)
+        payments.force_open()
+        payments.check()
+        postgres_server.ask("SELECT pg_stat_statements_reset()")
+        begun = time.monotonic()
+        for _ in range(2_000):
+            assert not payments.check()
+        assert calls(postgres_server) <= 3 * (time.monotonic() - begun + 1)
+
+
+def test_a_short_process_has_one_connection_and_no_thread(postgres_server: PostgresServer) -> None:
+    import threading
+
+    before = threading.active_count()
+    with Runtime(storage=postgres_server.url(), environ={}):
+        CircuitBreaker("payments", failure_threshold=1).record_failure()
+        sessions = postgres_server.ask("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")
+    assert sessions == [(1,)]
+    assert threading.active_count() <= before
+
+
+def test_a_snapshot_is_looked_at_in_line(storage: PostgresStorage) -> None:
+    for _ in range(2):
+        snapshot = storage.resilience_load(KEY, 5)
+    assert isinstance(snapshot.is_current, Word)
+    assert snapshot.is_current()
+
+
+# --- threads and loops ------------------------------------------------------------------------------------------------
+
+
+def test_more_threads_than_connections(postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(postgres_server.url(), PostgresSettings(connections=2, push=False))
+    with ThreadPoolExecutor(8) as threads:
+        versions = list(threads.map(lambda _: storage.resilience_load(KEY, 10).version, range(100)))
+    assert versions == [None] * 100
+    (sessions,) = postgres_server.ask("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'")
+    assert sessions[0] <= 2
+    storage.close()
+
+
+def test_loops_one_after_the_other_share_the_connections(postgres_server: PostgresServer) -> None:
+    """A connection belongs to no loop, so none warns when its loop ends."""
+    storage = PostgresStorage(postgres_server.url(), PostgresSettings(connections=2))
+
+    async def many() -> list[bytes | None]:
+        return [each.payload for each in await asyncio.gather(*(storage.resilience_aload(KEY, 10) for _ in range(20)))]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            assert asyncio.run(many()) == [None] * 20
+    storage.close()
+
+
+def test_a_task_that_is_cancelled_gives_its_connection_up(postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(postgres_server.url(), PostgresSettings(connections=1, push=False))
+
+    async def cancelled_at(pause: int) -> None:
+        task = asyncio.ensure_future(storage.resilience_aload(KEY, 5))
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await storage.resilience_aload(KEY, 5)).version is None
+
+    async def late() -> None:
+        with pytest.raises(StorageUnavailable, match="in time"):
+            await storage.resilience_aload(KEY, 0)
+
+    for pause in (1, 2, 3):
+        asyncio.run(cancelled_at(pause))
+    asyncio.run(late())
+    storage.close()
+
+
+def test_a_large_record(storage: PostgresStorage) -> None:
+    """More than the buffers of the system take at once."""
+    payload = bytes(20_000_000)
+
+    async def save() -> Version | None:
+        return (await storage.resilience_asave(KEY, payload, None, None, 30)).version
+
+    version = asyncio.run(save())
+    assert storage.resilience_load(KEY, 30).payload == payload
+    storage.resilience_save(KEY, payload, version, None, 30)
+
+
+# --- settings, rights, and what is wrong ------------------------------------------------------------------------------
+
+
+def test_variables_have_one_name_for_both_schemes(postgres_server: PostgresServer) -> None:
+    for scheme in ("postgres", "postgresql"):
+        url = postgres_server.url().replace("postgresql", scheme)
+        environ = {"RESILIENCE_STORAGE": url, "RESILIENCE_POSTGRES__DURABILITY": "none"}
+        runtime = Runtime(environ=environ)
+        assert "durable" not in runtime.opened.ports.capabilities
+        assert runtime.opened.ports.load(KEY, 5).version is None
+        runtime.close()
+    with pytest.raises(ConfigurationError, match="did you mean RESILIENCE_POSTGRES__PUSH"):
+        _ = Runtime(environ={"RESILIENCE_STORAGE": url + "ql:", "RESILIENCE_POSTGRESQL__PUSH": "no"}).opened
+
+
+@pytest.mark.parametrize("table", ["records", "a.b; DROP TABLE c", 'a."b"', "A.b", "a.b.c", f"a.{'b' * 29}"])
+def test_a_table_that_is_no_name(table: str) -> None:
+    with pytest.raises(ConfigurationError, match="RESILIENCE_POSTGRES__TABLE"):
+        _ = Runtime(environ={"RESILIENCE_STORAGE": "postgres:", "RESILIENCE_POSTGRES__TABLE": table}).opened
+
+
+def test_a_url_that_cannot_be_read_and_no_secret_is_shown() -> None:
+    with pytest.raises(ConfigurationError, match="is no URL of a PostgreSQL server") as caught:
+        PostgresStorage(f"postgresql://app:{PASSWORD}@host:port/db?no_such=1")
+    assert PASSWORD not in str(caught.value)
+    storage = PostgresStorage(f"postgresql://app:{PASSWORD}@one,two/db")
+    assert repr(storage) == "<PostgresStorage 'resilience.records' on 'one,two'>"
+    assert b"target_session_attrs=read-write" in storage._dsn
+
+
+def test_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg.pq", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'resilience-framework\[postgres\]'"):
+        PostgresStorage("postgresql://")
+
+
+def test_a_wrong_password(postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(postgres_server.url(user="app:wrong-secret"))
+    with pytest.raises(StorageUnavailable, match="password authentication failed") as caught:
+        storage.resilience_load(KEY, 5)
+    assert "wrong-secret" not in f"{caught.value!r} {caught.value.__cause__!r} {storage!r}"
+    assert [found[:2] for found in storage.examine()] == [("server", False)]
+    with pytest.raises(StorageUnavailable, match="password authentication failed"):
+        storage.prepare(dry=False)
+    storage.close()
+
+
+def test_a_table_that_is_missing(postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(postgres_server.url(), PostgresSettings(table="elsewhere.records"))
+    with pytest.raises(StorageUnavailable, match="make the table with `resilience storage init`"):
+        storage.resilience_load(KEY, 5)
+    with pytest.raises(StorageUnavailable, match="resilience storage init") as caught:
+        storage.resilience_save(KEY, b"{}", None, None, 5)
+    assert not caught.value.outcome_unknown
+    found = {what: (well, detail) for what, well, detail, _ in storage.examine()}
+    assert found["table"] == (False, "elsewhere.records: there is none that this user sees")
+    with pytest.raises(StorageUnavailable, match="permission denied for database"):
+        storage.prepare(dry=False)
+    assert "CREATE SCHEMA elsewhere" in storage.prepare(dry=True)
+    storage.close()
+
+
+def test_the_table_is_made_twice_and_kept(postgres_server: PostgresServer, storage: PostgresStorage) -> None:
+    saved = storage.resilience_save(KEY, b"{}", None, None, 5)
+    owner = PostgresStorage(postgres_server.admin_url)
+    assert owner.prepare(dry=False) == "the table resilience.records is there"
+    owner.close()
+    assert storage.resilience_load(KEY, 5).version == saved.version
+
+
+def test_a_role_without_a_grant(postgres_server: PostgresServer, storage: PostgresStorage) -> None:
+    postgres_server.ask("REVOKE UPDATE, DELETE ON resilience.records FROM app")
+    try:
+        saved = storage.resilience_save(KEY, b"{}", None, None, 5)
+        with pytest.raises(StorageUnavailable, match=r"permission denied .*`resilience doctor` names it") as caught:
+            storage.resilience_save(KEY, b"{}", saved.version, None, 5)
+        assert not caught.value.outcome_unknown
+        found = {what: (well, detail, fix) for what, well, detail, fix in storage.examine()}
+        missing = "UPDATE on resilience.records, DELETE on resilience.records"
+        assert found["rights"] == (False, f"missing: {missing}", f"GRANT {missing} TO app")
+    finally:
+        postgres_server.ask("GRANT UPDATE, DELETE ON resilience.records TO app")
+    assert [what for what, well, _, _ in storage.examine() if not well] == ["durability"]  # this server's fsync is off
+
+
+def test_a_server_that_only_reads(postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(f"{postgres_server.url()}?options=-c%20default_transaction_read_only%3Don")
+    assert storage.resilience_load(KEY, 5).version is None
+    with pytest.raises(StorageUnavailable, match="the server only reads: it is a standby") as caught:
+        storage.resilience_save(KEY, b"{}", None, None, 5)
+    assert (caught.value.outcome_unknown, caught.value.key) == (False, None)
+    storage.close()
+
+
+def test_a_statement_that_the_server_cancels(postgres_server: PostgresServer) -> None:
+    url = f"{postgres_server.url()}?options=-c%20statement_timeout%3D50"
+    storage = PostgresStorage(url)
+    saved = storage.resilience_save(KEY, b"{}", None, None, 5)
+    with psycopg.connect(postgres_server.admin_url) as connection:
+        connection.execute("SELECT FROM resilience.records FOR UPDATE")
+        with pytest.raises(StorageUnavailable, match="statement_timeout is shorter") as caught:
+            storage.resilience_save(KEY, b"{}", saved.version, None, 5)
+        connection.rollback()
+    assert not caught.value.outcome_unknown
+    storage.close()
