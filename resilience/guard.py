@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from resilience.cell import Cell, Memo
 from resilience.errors import ConfigurationError, PolicyRejected
-from resilience.permits import Permit, error_name, pop, push
+from resilience.permits import Permit, error_name, parse_token, pop, push
 from resilience.policy import FAILURE, NEUTRAL, SUCCESS
 from resilience.storage import Key
 
@@ -18,13 +18,34 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, ClassVar, ParamSpec, Self, TypeVar
 
+    from resilience.errors import StorageError
     from resilience.policy import Outcome, Policy
     from resilience.runtime import Runtime
     from resilience.settings import Configuration
+    from resilience.storage import Version
 
     P = ParamSpec("P")
     R = TypeVar("R")
     F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Seen:
+    """What was read of a guard: the state of its policy, and how sure that is.
+
+    `now` is the wall-clock second of the look, `policy` what the state means, `version` that of the record (`None`:
+    there is none).  `degraded` says why it may not be the shared state; `None`: it is.
+    """
+
+    __slots__ = ("degraded", "now", "policy", "state", "version")
+
+    def __init__(
+        self, state: Any, policy: Any, now: float, version: Version | None, degraded: StorageError | None
+    ) -> None:
+        self.state = state
+        self.policy = policy
+        self.now = now
+        self.version = version
+        self.degraded = degraded
 
 
 class Guard:
@@ -138,6 +159,59 @@ class Guard:
         """
         permit = self._admit()
         return Permit(permit.cell, permit.epoch) if isinstance(permit, Memo) else permit
+
+    def admit(self) -> None:
+        """Let one call in that another process may report, without a permit: asking is a promise to `record` it.
+
+        :raises PolicyRejected: the policy lets none in now.
+        :raises StorageUnavailable: the storage does not answer and `on_store_error` is ``raise``.
+        """
+        cell = self._bound()
+        cell.reach().admit(cell, anonymous=True)
+
+    def record(
+        self,
+        outcome: Outcome,
+        error: BaseException | str | None = None,
+        duration: float | None = None,
+        *,
+        token: str | None = None,
+        strict: bool = False,
+    ) -> None:
+        """Report how a call went for which there is no permit here.
+
+        :param error: what failed, of which the class name is kept.
+        :param duration: seconds that it took.
+        :param token: that of the permit, where the caller has one; else the report belongs to the present state.
+        :param strict: raise if the report is not in the shared record afterwards; else that never raises.
+        :raises ValueError: it is no token.
+        :raises StorageError: `strict`, and the storage did not do it.
+        """
+        epoch, lease = (None, None) if token is None else parse_token(token)
+        cell = self._bound()
+        engine = cell.reach()
+        (engine.record if strict else engine.report)(cell, outcome, epoch, lease, error_name(error), duration)
+
+    def read(self, *, strict: bool = False) -> Seen:
+        """Look at the state of the policy without changing it; a guard makes its `status` of that.
+
+        :param strict: raise if the shared record cannot be read; else that never raises.
+        :raises StorageError: `strict`, and it cannot be read.
+        """
+        cell = self._bound()
+        reading = cell.reach().read(cell)
+        if strict and reading.degraded is not None:
+            raise reading.degraded
+        return Seen(reading.state, cell.policy, cell.wall(), reading.version, reading.degraded)
+
+    def control(self, verb: str, /, **arguments: object) -> None:
+        """Change the state by hand: the policy gets a `resilience.policy.Control`.
+
+        :raises ValueError: it makes no sense to the policy.
+        :raises StorageError: the storage did not do it; with `outcome_unknown`, it may have.
+        """
+        cell = self._bound()
+        cell.reach().control(cell, verb, arguments)
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function under protection and return what it returns.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from resilience.errors import ConfigurationError, PolicyRejected
 from resilience.guard import Guard
-from resilience.permits import error_name, parse_token
 from resilience.policy import FAILURE, SUCCESS
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any, Literal, Self, TypedDict, Unpack
 
     from resilience.cell import Cell
-    from resilience.policy import Outcome
     from resilience.runtime import Runtime
     from resilience_circuit_breaker._status import CircuitStatus
     from resilience_circuit_breaker.family import CircuitBreakerFamily
@@ -190,15 +188,6 @@ class CircuitBreaker(Guard):
             return False
         return True
 
-    def admit(self) -> None:
-        """Do what `check` does, and raise why if a call may not be made now.
-
-        :raises CircuitOpenError: it may not.
-        :raises StorageUnavailable: the storage does not answer and `on_store_error` is ``raise``.
-        """
-        cell = self._bound()
-        cell.reach().admit(cell, anonymous=True)
-
     def record_success(self, *, token: str | None = None, duration: float | None = None, strict: bool = False) -> None:
         """Report that a call went well.
 
@@ -208,7 +197,7 @@ class CircuitBreaker(Guard):
         :raises ValueError: it is no token.
         :raises StorageError: `strict`, and the storage did not do it.
         """
-        self._record(SUCCESS, None, token, duration, strict=strict)
+        self.record(SUCCESS, None, duration, token=token, strict=strict)
 
     def record_failure(
         self,
@@ -227,15 +216,7 @@ class CircuitBreaker(Guard):
         :raises ValueError: it is no token.
         :raises StorageError: `strict`, and the storage did not do it.
         """
-        self._record(FAILURE, error_name(error), token, duration, strict=strict)
-
-    def _record(
-        self, outcome: Outcome, error: str | None, token: str | None, duration: float | None, *, strict: bool
-    ) -> None:
-        epoch, lease = (None, None) if token is None else parse_token(token)
-        cell = self._bound()
-        engine = cell.reach()
-        (engine.record if strict else engine.report)(cell, outcome, epoch, lease, error, duration)
+        self.record(FAILURE, error, duration, token=token, strict=strict)
 
     # -- looking and steering ----------------------------------------------------------------------------------------
 
@@ -245,18 +226,13 @@ class CircuitBreaker(Guard):
         :param strict: raise if the shared record cannot be read; else the status is `degraded`, and never raises.
         :raises StorageError: `strict`, and it cannot be read.
         """
-        cell = self._bound()
-        reading = cell.reach().read(cell)
-        if strict and reading.degraded is not None:
-            raise reading.degraded
-        policy = cell.policy
-        assert isinstance(policy, CircuitBreakerPolicy)  # noqa: S101 - what `policy_type` made; for the type checkers
-        return policy.status(
-            reading.state,
+        seen = self.read(strict=strict)
+        return seen.policy.status(  # type: ignore[no-any-return]  # the policy's own type is known to it
+            seen.state,
             name=self.name,
-            now=cell.wall(),
-            version=None if reading.version is None else str(reading.version),
-            degraded=reading.degraded is not None,
+            now=seen.now,
+            version=None if seen.version is None else str(seen.version),
+            degraded=seen.degraded is not None,
         )
 
     def force_open(self, seconds: float | None = None, reason: str = "") -> None:
@@ -264,14 +240,14 @@ class CircuitBreaker(Guard):
 
         :raises StorageError: the storage did not do it.
         """
-        self._control("force_open", seconds=_checked("force_open", seconds), reason=reason)
+        self.control("force_open", seconds=_checked("force_open", seconds), reason=reason)
 
     def disable(self, seconds: float | None = None, reason: str = "") -> None:
         """Let all calls through and count nothing, until it is taken back or for so many seconds; then it is closed.
 
         :raises StorageError: the storage did not do it.
         """
-        self._control("disable", seconds=_checked("disable", seconds), reason=reason)
+        self.control("disable", seconds=_checked("disable", seconds), reason=reason)
 
     def metrics_only(self, seconds: float | None = None, reason: str = "") -> None:
         """Let all calls through, count them, and tell observers when it would have opened: a dry run.
@@ -281,21 +257,21 @@ class CircuitBreaker(Guard):
 
         :raises StorageError: the storage did not do it.
         """
-        self._control("metrics_only", seconds=_checked("metrics_only", seconds), reason=reason)
+        self.control("metrics_only", seconds=_checked("metrics_only", seconds), reason=reason)
 
     def close(self, reason: str = "") -> None:
         """Close it, whatever its state; closed, it keeps its count.
 
         :raises StorageError: the storage did not do it.
         """
-        self._control("close", reason=reason)
+        self.control("close", reason=reason)
 
     def reset(self, reason: str = "") -> None:
         """Close it and forget all counts.
 
         :raises StorageError: the storage did not do it.
         """
-        self._control("reset", reason=reason)
+        self.control("reset", reason=reason)
 
     def restore(self, status: CircuitStatus) -> None:
         """Put it into the state of `status`, counts included; OPEN since its `last_failure_time`.
@@ -305,11 +281,7 @@ class CircuitBreaker(Guard):
         """
         fields = ("failure_count", "last_failure_time", "half_open_successes", "half_open_failures", "last_error")
         more = ("opened_at", "late_count", "reason", "success_count", "slow_count", "rejected_count")
-        self._control("restore", state=str(status.state), **{name: getattr(status, name) for name in (*fields, *more)})
-
-    def _control(self, verb: str, **arguments: object) -> None:
-        cell = self._bound()
-        cell.reach().control(cell, verb, arguments)
+        self.control("restore", state=str(status.state), **{name: getattr(status, name) for name in (*fields, *more)})
 
 
 def _checked(verb: str, seconds: float | None) -> float | None:

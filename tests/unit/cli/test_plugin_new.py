@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from public_api import foreign
 
 import resilience
-from resilience import testing
 from resilience.cli.plugin.new import INTERPRETERS
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "tests" / "plugin_example"
-PUBLIC = {"resilience": {*resilience.__all__, "clock"}, "resilience.testing": set(testing.__all__)}
-"""What a third party may import: modules and their names."""
 
 
 @pytest.fixture
@@ -266,27 +263,6 @@ def test_the_templates_are_installed_as_they_are_in_the_checkout() -> None:
 # --- public names -----------------------------------------------------------------------------------------------------
 
 
-def foreign(path: Path) -> list[str]:
-    """List what a file imports of ours that is not public, or by a way that this cannot follow."""
-    found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found += [
-                alias.name
-                for alias in node.names
-                if alias.name.partition(".")[0] in {"importlib", "pluggy", "resilience"}
-            ]
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            if node.module.partition(".")[0] == "resilience":
-                public = PUBLIC.get(node.module, set())
-                found += [f"{node.module}:{alias.name}" for alias in node.names if alias.name not in public]
-            elif re.match(r"resilience_(circuit_breaker|filelock|logging|memory)\b|pluggy\b", node.module):
-                found.append(node.module)
-        elif isinstance(node, ast.Name) and node.id == "__import__":
-            found.append(node.id)
-    return found
-
-
 def test_the_example_uses_public_names_only() -> None:
     paths = list(EXAMPLE.rglob("*.py"))
     assert {path.name for path in paths} >= {"storage.py", "connections.py", "settings.py", "test_conformance.py"}
@@ -295,24 +271,6 @@ def test_the_example_uses_public_names_only() -> None:
 
 def test_a_new_project_uses_public_names_only(project: Path) -> None:
     assert {path.name: found for path in project.rglob("*.py") if (found := foreign(path))} == {}
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "from resilience.engine import Engine",
-        "from resilience import engine",
-        "from resilience.testing.handle import Handle",
-        "import resilience.ports",
-        "from resilience_memory import MemoryStorage",
-        "import pluggy",
-        "import importlib",
-        "__import__('resilience.engine')",
-    ],
-)
-def test_the_scan_finds_what_is_not_public(tmp_path: Path, line: str) -> None:
-    (tmp_path / "one.py").write_text(line)
-    assert foreign(tmp_path / "one.py")
 
 
 # --- plugins ----------------------------------------------------------------------------------------------------------
