@@ -185,7 +185,8 @@ def _signature(function: Any) -> str:
 
 def _value(value: Any) -> str:
     if type(value) is frozenset:
-        return f"{{{', '.join(sorted(map(repr, value)))}}}"
+        members: list[object] = [*value]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return f"{{{', '.join(sorted(map(repr, members)))}}}"
     plain = value is None or type(value) in {str, int, float, bool, tuple} or isinstance(value, str)
     return repr(value) if plain else f"a {type(value).__name__}"
 

@@ -276,7 +276,7 @@ class TestControls:
     def test_a_verb_that_the_policy_does_not_know(self, runtime: Runtime) -> None:
         breaker: Any = CircuitBreaker("payments")
         with pytest.raises(ValueError, match="explode"):
-            breaker._control("explode")
+            breaker.control("explode")
         assert breaker.call(lambda: 1) == 1
 
 
