@@ -62,13 +62,15 @@ def scanner(
             return scan(text, start)
         except StopIteration as stop:
             raise ValueError(f"a value is expected at character {stop.value}") from None
-        except SystemError:  # it looks for the package's error without importing it, up to Python 3.13
+        except (
+            SystemError
+        ):  # pragma: no cover - it looks for the package's error without importing it, up to Python 3.13
             return _decoder(parse_constant, object_pairs_hook)(text, start)
 
     return read
 
 
-def _decoder(
+def _decoder(  # pragma: no cover - for interpreters other than the one that measures
     parse_constant: Callable[[str], object], object_pairs_hook: Callable[[list[tuple[str, Any]]], object] | None
 ) -> Callable[[str, int], tuple[Any, int]]:
     from json import JSONDecoder

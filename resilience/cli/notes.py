@@ -78,7 +78,7 @@ class OneLine:
         from importlib.util import find_spec
 
         spec = find_spec(name)
-        if spec is not None and spec.loader is not None:
+        if spec is not None and spec.loader is not None:  # pragma: no branch - every interpreter has it
             spec.loader = _Loader(spec.loader, self._listen)  # type: ignore[assignment]
         return spec
 

@@ -29,18 +29,28 @@ SURVIVORS = Path(__file__).with_name("survivors.toml")
 
 
 class Target(NamedTuple):
-    """What is changed, the tests that shall find it, and those among them that say nothing of it."""
+    """What is changed, and the tests that shall find it."""
 
     modules: list[str]
     tests: list[str]
-    but: list[str]
 
 
 TARGETS = {
     "state": Target(
         ["resilience_circuit_breaker/_state.py", "resilience_circuit_breaker/_window.py"],
-        ["tests/unit/circuit_breaker"],
-        ["tests/unit/circuit_breaker/test_seeded_bugs.py"],  # puts bugs in itself
+        # The quickest of those that play the machine itself; the models and scenarios would find the same, later.
+        [
+            f"tests/unit/circuit_breaker/test_{name}.py"
+            for name in (
+                "breaker_steps",
+                "breaker_edges",
+                "window_arithmetic",
+                "breaker_table",
+                "breaker_states",
+                "breaker_windows",
+                "breaker_kin",
+            )
+        ],
     ),
     "engine": Target(
         ["resilience/engine.py", "resilience/commit.py", "resilience/gather.py", "resilience/permits.py"],
@@ -53,7 +63,6 @@ TARGETS = {
             "tests/unit/test_guard.py",
             "tests/unit/test_ports.py",
         ],
-        [],
     ),
 }
 KILLED = {1: "killed", 3: "killed", -24: "timeout", 24: "timeout", 36: "timeout", 152: "timeout", 255: "timeout"}
@@ -85,7 +94,7 @@ def lay_out(target: Target, folder: Path) -> None:
         'also_copy = ["docs"]',
         f"only_mutate = {json.dumps([f'src/{module}' for module in target.modules])}",
         f"pytest_add_cli_args_test_selection = {json.dumps(target.tests)}",
-        f"pytest_add_cli_args = {json.dumps([*PYTEST, *(f'--ignore={path}' for path in target.but)])}",
+        f"pytest_add_cli_args = {json.dumps(PYTEST)}",
     ]
     (folder / "pyproject.toml").write_text("\n".join(lines) + "\n", "utf-8")
 

@@ -767,3 +767,14 @@ def test_freshness_read_maps_nothing(tmp_path: Path) -> None:
 def test_a_url_that_names_no_folder_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="file:///absolute/folder"):
         FileStorage("file:relative")
+
+
+def test_a_descriptor_is_closed_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    closed: list[int] = []
+    descriptor = _file.Descriptor(os.open(tmp_path / "file", os.O_RDONLY))
+    number = descriptor.number
+    descriptor.close(closed.append)
+    descriptor.close(closed.append)
+    assert closed == [number]
+    os.close(number)

@@ -364,3 +364,12 @@ def test_a_folder_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
         assert next(following) == {"number": 1}
         assert next(following) is None
         assert next(following) == {"number": 2}
+
+
+def test_a_journal_that_is_renamed_at_each_look_is_read_to_an_end(
+    journal: JournalObserver, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resilience_journal._reader._is", lambda _descriptor, _path: False)
+    journal.resilience_event(DEGRADED)
+    with Journal(folder) as reading:
+        assert {line["event"] for line in reading.read()} == {"degraded"}  # one for each look, which are few
