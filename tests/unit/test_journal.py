@@ -371,5 +371,5 @@ def test_a_journal_that_is_renamed_at_each_look_is_read_to_an_end(
 ) -> None:
     monkeypatch.setattr("resilience_journal._reader._is", lambda _descriptor, _path: False)
     journal.resilience_event(DEGRADED)
-    with Journal(folder) as reading:
+    with Journal(str(folder)) as reading:
         assert {line["event"] for line in reading.read()} == {"degraded"}  # one for each look, which are few
