@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from resilience import CircuitBreaker
 from resilience.settings import CoreSettings
 from resilience_aesgcm import AesGcmSettings
 from resilience_circuit_breaker import _state
@@ -142,6 +143,19 @@ def test_no_claim_stands_without_a_test() -> None:
     assert rows
     bare = [row for row in rows if not CLAIM.search(row) and not row.startswith("|---") and "claim |" not in row]
     assert not bare
+
+
+def test_what_the_migration_tables_name_is_there() -> None:
+    settings = set(CircuitBreakerPolicy.settings_model().model_fields)
+    methods = {*dir(CircuitBreaker), *dir(CircuitBreaker("x").acquire()), "CircuitBreaker"}
+    rows = [
+        line.split(" | ") for line in (DOCS / "migrating.md").read_text("utf-8").splitlines() if line.startswith("| ")
+    ]
+    here = "\n".join(row[1] for row in rows)
+    named, called = set(re.findall(r"\b(\w+)=", here)), set(re.findall(r"\b(\w+)\(", here))
+    assert len(named) > 10
+    assert len(called) > 10
+    assert (named - settings, called - methods) == (set(), set())
 
 
 def block_after(mark: str) -> str:
