@@ -18,25 +18,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _PREFIX = f"{PROJECT}_"
-_SPECS: dict[str, Any] = {name: spec for name, spec in vars(hookspecs).items() if name.startswith(_PREFIX)}
 _NEVER_FILLED: dict[object, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
+def specifications() -> dict[str, Any]:
+    """Return the hooks by their names, in the order of a record's life."""
+    return {name: spec for name, spec in vars(hookspecs).items() if name.startswith(_PREFIX)}
 
 
 def misfit(plugin: object) -> str | None:
     """Say which hook of a plugin, a class or an object, fits no specification, why, and what to do; `None`: all fit."""
+    specs = specifications()
     for attribute, function in _functions(plugin):
         options = options_of(function)
         if options is None:
-            wrong = _unmarked(attribute) if attribute.startswith(_PREFIX) else None
+            wrong = _unmarked(attribute, specs) if attribute.startswith(_PREFIX) else None
         else:
             hook = options.get("specname") or attribute
-            if hook in _SPECS:
-                wrong = _misfit_of_arguments(function, hook, bound=not _needs_self(plugin, attribute))
+            if hook in specs:
+                wrong = _misfit_of_arguments(function, hook, specs[hook], bound=not _needs_self(plugin, attribute))
             elif options.get("optionalhook"):
                 wrong = None
             else:
                 wrong = (
-                    f"is no hook{_meant(hook, _SPECS)} Rename it, or mark it with @hookimpl(optionalhook=True) if it "
+                    f"is no hook{_meant(hook, specs)} Rename it, or mark it with @hookimpl(optionalhook=True) if it "
                     "is one of a newer version"
                 )
         if wrong is not None:
@@ -51,7 +56,7 @@ def implemented(plugin: object) -> list[str]:
         for attribute, function in _functions(plugin)
         if (options := options_of(function)) is not None
     }
-    return [name for name in _SPECS if name in marked]
+    return [name for name in specifications() if name in marked]
 
 
 def options_of(function: object) -> Mapping[str, Any] | None:
@@ -67,10 +72,10 @@ def _functions(plugin: object) -> Iterator[tuple[str, Any]]:
             yield attribute, function
 
 
-def _unmarked(attribute: str) -> str:
-    if attribute in _SPECS:
+def _unmarked(attribute: str, specs: Iterable[str]) -> str:
+    if attribute in specs:
         return "is not marked with @hookimpl, so nobody would call it: mark it"
-    return f"begins with {_PREFIX}, which only hooks do, and is none{_meant(attribute, _SPECS)} Rename it"
+    return f"begins with {_PREFIX}, which only hooks do, and is none{_meant(attribute, specs)} Rename it"
 
 
 def _needs_self(plugin: object, attribute: str) -> bool:
@@ -78,8 +83,8 @@ def _needs_self(plugin: object, attribute: str) -> bool:
     return isinstance(plugin, type) and isinstance(inspect.getattr_static(plugin, attribute), FunctionType)
 
 
-def _misfit_of_arguments(function: Any, hook: str, *, bound: bool) -> str | None:
-    known = list(inspect.signature(_SPECS[hook]).parameters)
+def _misfit_of_arguments(function: Any, hook: str, spec: Any, *, bound: bool) -> str | None:
+    known = list(inspect.signature(spec).parameters)
     has = f"It has {', '.join(known) or 'none'}"
     for parameter in list(inspect.signature(function).parameters.values())[0 if bound else 1 :]:
         name = parameter.name

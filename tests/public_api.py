@@ -188,7 +188,7 @@ def _value(value: Any) -> str:
         members: list[object] = [*value]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         return f"{{{', '.join(sorted(map(repr, members)))}}}"
     plain = value is None or type(value) in {str, int, float, bool, tuple} or isinstance(value, str)
-    return repr(value) if plain else f"a {type(value).__name__}"
+    return _NO_PLACE.sub("", repr(value)) if plain else f"a {type(value).__name__}"
 
 
 def _hooks() -> str:
