@@ -1,0 +1,253 @@
+"""Guards against decay: what a call executes, allocates and asks of the system is bounded, in counts and not in times.
+
+A count is the same on a busy machine and on a quiet one.  Each bound is what the interpreter that needs most executes
+today, and a few in a hundred on top.  Whoever makes a road longer raises its bound and says in the commit what for;
+whoever makes it shorter lowers it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from counting import instructions
+from roads import GATHERED, WARM, roads
+
+import resilience
+from resilience import Key, Runtime
+from resilience.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from counting import Instructions
+
+TESTS = Path(__file__).parents[1]
+
+BOUNDS = {
+    "closed": 92,
+    "closed async": 98,
+    "gathered": 133,
+    "gathered, slow calls": 152,
+    "row of gathered": 11_500,
+    "rejection": 120,
+    "failure": 1_900,
+    "failure, time window": 2_330,
+}
+"""Bytecode instructions of each road at most, all that is called included, the protected function aside."""
+
+LONG = {"closed": 100_000, "gathered": 100_000, "failure": 1_000, "failure, time window": 1_000}
+"""So often does a process that lives long walk a road."""
+
+ROOM = 1_024
+"""Bytes in which what is gathered at the moment, and a number that became longer, find room; a leak does not."""
+
+
+# --- instructions -----------------------------------------------------------------------------------------------------
+
+COUNTING = """
+import json, sys
+from counting import counted_roads
+print(json.dumps({watched: counted_roads(sys.argv[1] + watched, watched=bool(watched)) for watched in ("", "watched")}))
+"""
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Instructions]]:
+    """Count in a process without pytest, which rewrites the asserts of every distribution that has a plugin for it.
+
+    Returned is, for a runtime that nobody watches (``""``) and for one whose hooks are wrapped (``watched``), what each
+    road executes.
+    """
+    folder = tmp_path_factory.mktemp("counted").as_uri()
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTING, folder],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return {
+        watched: {road: Counter(each) for road, each in by_road.items()}
+        for watched, by_road in json.loads(done.stdout).items()
+    }
+
+
+@pytest.mark.parametrize("road", BOUNDS)
+def test_a_call_executes_no_more_than_it_did(counted: dict[str, dict[str, Instructions]], road: str) -> None:
+    found = counted[""][road]
+    where = ", ".join(f"{module} {count}" for module, count in found.most_common())
+    assert found.total() <= BOUNDS[road], (
+        f"{road}: {found.total()} bytecode instructions, at most {BOUNDS[road]} are allowed; they stand in {where}"
+    )
+
+
+def test_every_road_has_its_bound(counted: dict[str, dict[str, Instructions]]) -> None:
+    assert list(counted[""]) == list(BOUNDS)
+
+
+def test_instructions_are_counted_by_the_file_that_they_stand_in() -> None:
+    one = instructions(lambda: Key("circuit_breaker", "name"))
+    assert set(one) == {"resilience/storage"}
+    assert instructions(lambda: Key("circuit_breaker", "name")) == one
+    assert instructions(lambda: (Key("circuit_breaker", "name"), Key("circuit_breaker", "name"))) == one + one
+
+
+# --- hooks ------------------------------------------------------------------------------------------------------------
+
+
+def in_pluggy(found: Instructions) -> int:
+    return sum(count for module, count in found.items() if module.startswith("pluggy/"))
+
+
+def test_no_hook_is_called_through_pluggy(counted: dict[str, dict[str, Instructions]]) -> None:
+    assert {road: in_pluggy(found) for road, found in counted[""].items()} == dict.fromkeys(BOUNDS, 0)
+
+
+def test_a_closed_call_calls_no_hook_even_if_somebody_watches(counted: dict[str, dict[str, Instructions]]) -> None:
+    calls = {road: in_pluggy(found) for road, found in counted["watched"].items()}
+    assert calls["failure"] > 0, "the wrappers were not called: the test finds nothing"
+    quiet = ("closed", "closed async", "gathered", "gathered, slow calls", "rejection")
+    assert {road: calls[road] for road in quiet} == dict.fromkeys(quiet, 0)
+
+
+# --- allocations ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Iterator[Runtime]:
+    """Return a runtime for which no time passes, so that nothing is renewed or told meanwhile."""
+    with Runtime(storage=tmp_path.as_uri(), environ={}, clock=ManualClock()) as runtime:
+        yield runtime
+
+
+def grown(work: Callable[[], object], rounds: int = 3) -> int:
+    """How many bytes our packages hold more after something was done than before: the least of some rounds."""
+    folder = resilience.__path__[0].rpartition("resilience")[0]
+    ours = [tracemalloc.Filter(inclusive=True, filename_pattern=f"{folder}*resilience*")]
+    found: list[int] = []
+    tracemalloc.start()
+    try:
+        for _ in range(rounds):
+            gc.collect()
+            before = tracemalloc.take_snapshot().filter_traces(ours)
+            work()
+            gc.collect()
+            after = tracemalloc.take_snapshot().filter_traces(ours)
+            found.append(sum(each.size_diff for each in after.compare_to(before, "filename")))
+    finally:
+        tracemalloc.stop()
+    return min(found)
+
+
+def repeated(road: Callable[[], None], times: int) -> Callable[[], None]:
+    def work() -> None:
+        for _ in range(times):
+            road()
+
+    for _ in range(WARM):
+        road()
+    return work
+
+
+@pytest.mark.parametrize("road", ["closed", "closed async", "gathered", "gathered, slow calls"])
+def test_no_allocation_outlives_a_call(road: str, still: Runtime) -> None:
+    assert grown(repeated(roads(still)[road], 2 * GATHERED)) <= 0
+
+
+def test_of_a_rejection_one_pointer_stays_until_it_is_told(still: Runtime) -> None:
+    # Which shows as well that what stays is found.
+    assert 4 * 1_000 < grown(repeated(roads(still)["rejection"], 1_000)) < 16 * 1_000
+
+
+@pytest.mark.parametrize("road", LONG)
+def test_a_process_that_lives_long_does_not_grow(road: str, tmp_path: Path) -> None:
+    with Runtime(storage=tmp_path.as_uri(), environ={}) as runtime:
+        assert grown(repeated(roads(runtime)[road], LONG[road]), rounds=2) < ROOM
+
+
+# --- the system -------------------------------------------------------------------------------------------------------
+
+STRACE = shutil.which("strace")
+TRACED = """
+import os, sys
+from pathlib import Path
+from resilience import Runtime
+from roads import roads
+folder, name, times = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+with Runtime(storage=(folder / "state").as_uri(), environ={}) as runtime:
+    road = roads(runtime)[name]
+    os.rmdir(folder / "begin")
+    for _ in range(times):
+        road()
+    os.rmdir(folder / "end")
+"""
+MEMORY = "brk,mmap,munmap,mremap,madvise"
+"""How the interpreter gets memory, whenever it does, says nothing of a call; a file that is mapped is opened first."""
+
+
+def strace_works() -> bool:
+    if STRACE is None:
+        return False
+    return subprocess.run([STRACE, "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
+
+
+def system_calls(folder: Path, road: str, times: int) -> tuple[list[str], float]:
+    """Walk a road so often; the names of all system calls meanwhile, and the seconds that it took."""
+    assert STRACE is not None
+    for mark in ("begin", "end"):
+        (folder / mark).mkdir()
+    log = folder / "log"
+    subprocess.run(
+        [
+            STRACE,
+            "-f",
+            "-qq",
+            "-ttt",
+            "-e",
+            f"trace=!{MEMORY}",
+            "-e",
+            "signal=none",
+            "-o",
+            log,
+            sys.executable,
+            "-c",
+            TRACED,
+            folder,
+            road,
+            str(times),
+        ],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        check=True,
+    )
+    lines = [line.split(maxsplit=2) for line in log.read_text().splitlines()]
+    begin, end = (
+        next(i for i, (*_, call) in enumerate(lines) if f'/{mark}"' in call and call.startswith("rmdir"))
+        for mark in ("begin", "end")
+    )
+    return [call.partition("(")[0] for *_, call in lines[begin + 1 : end]], float(lines[end][1]) - float(
+        lines[begin][1]
+    )
+
+
+@pytest.mark.skipif(not strace_works(), reason="strace is not here or may not trace")
+def test_a_closed_call_asks_nothing_of_the_system_but_one_stat_a_second(tmp_path: Path) -> None:
+    calls, seconds = system_calls(tmp_path, "closed", 20_000)
+    assert set(calls) <= {"stat", "newfstatat", "statx"}
+    assert len(calls) <= seconds / 0.9 + 1
+
+
+@pytest.mark.skipif(not strace_works(), reason="strace is not here or may not trace")
+def test_a_failure_costs_few_system_calls(tmp_path: Path) -> None:
+    # Lock, slot, head, unlock; and it shows that what is asked of the system is found.
+    calls, seconds = system_calls(tmp_path, "failure", 100)
+    assert 400 <= len(calls) <= 400 + 10 * (seconds + 1)
