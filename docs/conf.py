@@ -8,6 +8,7 @@ from pathlib import Path
 from resilience import __version__
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the tables of figures are made where they are measured
 
 project = "resilience"
 author = "the resilience authors"

@@ -1,4 +1,4 @@
-"""The parts of the documentation that are made from the code: settings, hooks, state machine.
+"""The parts of the documentation that are made from the code, and the figures: settings, hooks, state machine, costs.
 
 A Sphinx extension: when a build begins, it writes them to ``docs/_generated``, from where the pages include them.  The
 pictures of the state machine and of the windows are kept beside the pages, which show them without a build too::
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[1]
 STATIC = DOCS / "_static"
+FIGURES = DOCS / "_data" / "benchmark.json"
 
 
 def write_all(folder: Path) -> None:
@@ -48,6 +50,7 @@ def write_all(folder: Path) -> None:
         "settings-circuit-breaker.md": settings(CircuitBreakerPolicy.settings_model(), "CIRCUIT_BREAKER"),
         "hooks.md": hooks(),
         "transitions.md": transitions(_state.TABLE),
+        **costs(),
     }.items():
         target = folder / name
         if not target.exists() or target.read_text("utf-8") != text:
@@ -187,6 +190,16 @@ def drawing() -> str:
 
 PICTURES: dict[str, Callable[[], str]] = {"state-machine.svg": drawing, **window_pictures.DRAWINGS}
 """What draws each of the pictures in `STATIC`."""
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def costs() -> dict[str, str]:
+    """Make the tables of the page on costs, from the committed result of the benchmarks."""
+    from benchmarks import report  # it stands in `tests`; see conf.py
+
+    return report.parts(json.loads(FIGURES.read_text("utf-8")))
 
 
 # -- Sphinx ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,57 @@
+"""Ways to count failures of one key together, for `crowd`: ours, and what people write themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Doing = tuple[Callable[[], object], Callable[[], object]]
+
+THRESHOLD = 1_000_000
+"""So many failures open it, the most that can be asked for: more than are measured."""
+
+
+def ours(url: str) -> Doing:
+    """Failures that are recorded with a breaker."""
+    from resilience import CircuitBreaker, Runtime
+
+    runtime = Runtime(storage=url, environ={})
+    breaker = CircuitBreaker("crowded", failure_threshold=THRESHOLD, runtime=runtime)
+    breaker.check()
+    return breaker.record_failure, runtime.close
+
+
+def ours_counted(url: str) -> int:
+    """How many stand in the shared record."""
+    from resilience import CircuitBreaker, Runtime
+
+    with Runtime(storage=url, environ={}) as runtime:
+        return CircuitBreaker("crowded", failure_threshold=THRESHOLD, runtime=runtime).status().failure_count
+
+
+def rewritten(folder: str) -> Doing:
+    """A JSON file behind a `FileLock`: lock, load, change, dump."""
+    from filelock import FileLock
+
+    path = Path(folder, "state.json")
+    lock = FileLock(f"{path}.lock")
+
+    def fail() -> None:
+        with lock:
+            state: dict[str, Any] = {"state": "closed", "failure_count": 0}
+            if path.exists():
+                state = json.loads(path.read_text())
+            state["failure_count"] += 1
+            with path.open("w") as file:
+                json.dump(state, file)
+
+    return fail, lambda: None
+
+
+def rewritten_counted(folder: str) -> int:
+    """How many stand in the file."""
+    return int(json.loads(Path(folder, "state.json").read_text())["failure_count"])

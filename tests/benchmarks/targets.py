@@ -1,0 +1,202 @@
+"""What is aimed at, and what came of it: one row for each target, from the figures of a run.
+
+Pure: the same figures make the same rows, so the tables of the documentation can be made again from the result file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    Results = Mapping[str, Any]
+
+PEERS = ("aiobreaker", "circuitbreaker", "interlock", "purgatory", "pyresilience")
+"""Those that protect coroutine functions."""
+
+NOISE = 0.05
+"""A share that two measurements of the same may differ by."""
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    python: str
+    ours: str
+    beside: str
+    """What it is compared with, and that one's own figure; empty where it stands alone."""
+    figure: str
+    """What is held against the target."""
+    target: str
+    is_met: bool
+
+
+def rows(results: Results) -> list[Row]:
+    """Make the rows of all groups that were measured."""
+    found: list[Row] = []
+    for group, make in _GROUPS.items():
+        if group in results:
+            found += make(results[group])
+    return found
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def duration(seconds: float) -> str:
+    """Say a duration with three digits."""
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
+        if seconds * factor >= 1:
+            return f"{rounded(seconds * factor)} {unit}"
+    return f"{rounded(seconds * 1e9)} ns"
+
+
+def rounded(number: float) -> str:
+    """Say a number with three digits, and thousands apart."""
+    return f"{number:.3g}" if abs(number) < 1000 else f"{float(f'{number:.3g}'):,.0f}"
+
+
+def _at_most(
+    what: str, python: str, ours: float, most: float, rival: str, theirs: float, *, base: float = 0.0, note: str = ""
+) -> Row:
+    """Hold a duration against another, or what it adds to a base against what the other adds."""
+    ratio = (ours - base) / (theirs - base)
+    beside = f"{rival} {duration(theirs)}"
+    return Row(what, python, duration(ours), beside, f"{ratio:.2f}", f"≤ {most:g}{note}", ratio <= most)
+
+
+def _limit(what: str, python: str, figure: float, most: float) -> Row:
+    return Row(what, python, duration(figure), "", duration(figure), f"≤ {duration(most)}", figure <= most)
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def _calls(by_python: Results) -> Iterator[Row]:
+    for python, jobs in by_python.items():
+        closed = jobs["closed"]
+        for rival, most in (("pybreaker", 0.25), ("circuitbreaker", 0.6)):
+            yield _at_most("closed call", python, closed["resilience"], most, rival, closed[rival])
+        pybreaker = closed["pybreaker"]
+        for job, what, most in (
+            ("closed, time window", "closed call, `time` window, gathered", 0.35),
+            ("closed, time window, slow calls", "the same, slow calls judged too", 0.45),
+        ):
+            yield _at_most(what, python, jobs[job]["resilience"], most, "pybreaker", pybreaker)
+        awaited = jobs["closed async"]
+        fastest = min((peer for peer in PEERS if peer in awaited), key=lambda peer: float(awaited[peer]))
+        for job, what, most in (
+            ("closed async", "closed call, awaited, beyond a bare await", 0.5),
+            ("closed async, time window", "the same, `time` window, gathered", 0.75),
+        ):
+            ours = jobs[job]["resilience"]
+            yield _at_most(what, python, ours, most, fastest, awaited[fastest], base=awaited["bare"])
+        for job, what, most in (("rejection", "rejection", 0.3), ("failure", "failure, committed", 3.5)):
+            yield _at_most(what, python, jobs[job]["resilience"], most, "pybreaker", jobs[job]["pybreaker"])
+        ours, theirs = jobs["failure, time window"]["resilience"], jobs["failure"]["pybreaker"]
+        yield _at_most("failure, `time` window, committed", python, ours, 5, "pybreaker", theirs)
+
+
+def _contention(found: Results) -> Iterator[Row]:
+    ours, theirs, thinking = found["ours"], found["rewritten"], found["thinking"]
+    crowd = f"{found['processes']} processes, one key"
+    ratio = ours["per_second"] / theirs["per_second"]
+    yield Row(
+        f"{crowd}: failures per second",
+        "",
+        f"{rounded(ours['per_second'])}/s",
+        f"lock and rewrite JSON {rounded(theirs['per_second'])}/s",
+        f"{ratio:.0f}",
+        "≥ 40",
+        ratio >= 40,
+    )
+    yield _limit(f"{crowd}: 99 of 100 failures take at most", "", ours["p99"], 0.010)
+    share = ours["largest_share"]
+    beside = f"lock and rewrite JSON {rounded(theirs['largest_share'])}"
+    yield Row(f"{crowd}: largest share, by the smallest", "", rounded(share), beside, rounded(share), "≤ 4", share <= 4)
+    lost = ours["lost"] + thinking["lost"]
+    yield Row(f"{crowd}: failures lost", "", f"{lost}", "", f"{lost}", "0", lost == 0)
+    yield _limit(f"{crowd}, 0 to 10 ms between failures: 99 of 100", "", thinking["p99"], 0.0005)
+
+
+def _threads(found: Results) -> Iterator[Row]:
+    one, eight = found["consecutive"]["1"], found["consecutive"]["8"]
+    yield Row(
+        "8 threads, one breaker, closed calls per second",
+        "",
+        f"{rounded(eight)}/s",
+        f"1 thread {rounded(one)}/s",
+        f"{eight / one:.2f}",
+        f"≥ 1, less {NOISE:.0%} for noise",
+        eight / one >= 1 - NOISE,
+    )
+
+
+def _propagation(found: Results) -> Iterator[Row]:
+    let_in = found["let_in"]
+    yield Row(
+        f"opened here {found['rounds']} times: calls let in elsewhere that began after that",
+        "",
+        f"{let_in}",
+        "",
+        f"{let_in}",
+        "0: the next call is rejected",
+        let_in == 0,
+    )
+
+
+def _startup(by_python: Results) -> Iterator[Row]:
+    for python, commands in by_python.items():
+        bare = commands["python -c pass"]
+        for command in commands:
+            if command.startswith("check,") and command != "check, uv script, no plan":
+                what = f"`resilience check`{command.removeprefix('check')}"
+                yield _at_most(what, python, commands[command], 1.5, "`python -c pass`", bare)
+        ours = commands["import resilience"]
+        more = max(0.0, ours - bare)
+        beside = f"`python -c pass` {duration(bare)}"
+        yield Row("`import resilience`", python, duration(ours), beside, f"+ {duration(more)}", "+ 5 ms", more <= 0.005)
+
+
+def _scale(found: Results) -> Iterator[Row]:
+    keys, status = found["keys"], found["status"]
+    yield _limit(f"`status --json` of {keys:,} breakers", "", status["seconds"], 2)
+    by_keys = found["by_keys"]
+    one, many = by_keys["1"]["closed"], by_keys[str(keys)]["closed"]
+    yield Row(
+        f"closed call where {keys:,} breakers are",
+        "",
+        duration(many),
+        f"where 1 is {duration(one)}",
+        f"{many / one:.2f}",
+        f"1, and {2 * NOISE:.0%} for noise",
+        many / one <= 1 + 2 * NOISE,
+    )
+    size = found["bytes"]["guard, cell, key"]
+    yield Row("guard, cell and key of one breaker", "", f"{size} B", "", f"{size} B", "≤ 400 B", size <= 400)
+
+
+def _lives(found: Results) -> Iterator[Row]:
+    lost, left = found["lost"], found["left_behind"]
+    yield Row(
+        f"{found['workers']:,} workers that fail once each: failures lost, files left behind",
+        "",
+        f"{lost}, {left['files']}",
+        "",
+        f"{lost}, {left['files']}",
+        "0, 0",
+        lost == 0 and left["files"] == 0,
+    )
+
+
+_GROUPS = {
+    "calls": _calls,
+    "contention": _contention,
+    "threads": _threads,
+    "propagation": _propagation,
+    "startup": _startup,
+    "scale": _scale,
+    "lives": _lives,
+}
