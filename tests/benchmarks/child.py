@@ -9,6 +9,8 @@ import sys
 
 if __name__ == "__main__":
     jobs = importlib.import_module(f"benchmarks.contenders.{sys.argv[1]}").jobs(sys.argv[2])
+    gc.collect()
+    gc.freeze()  # so that what is collected between two turns is their own garbage only
     print(json.dumps(sorted(jobs)), flush=True)
     for line in sys.stdin:
         job, calls = json.loads(line)

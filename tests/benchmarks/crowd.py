@@ -11,6 +11,7 @@ from benchmarks.harness import quantile
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
     from multiprocessing.synchronize import Barrier
 
     Make = Callable[..., tuple[Callable[[], object], Callable[[], object]]]
@@ -30,8 +31,8 @@ def crowd(size: int, seconds: float, make: Make, *arguments: object, pause: floa
     :return: of each process: `count`, and `p50`, `p99` and `worst` in seconds.
     """
     start = CONTEXT.Barrier(size)
-    pipes = []
-    members = []
+    pipes: list[Connection] = []
+    members: list[BaseProcess] = []
     for number in range(size):
         ours, theirs = CONTEXT.Pipe(duplex=False)
         member = CONTEXT.Process(target=_member, args=(theirs, start, number, seconds, pause, make, arguments))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,12 +19,22 @@ def interpreter(version: str) -> str | None:
     return found.stdout.strip() or None
 
 
+@cache
+def wheel() -> str:
+    """Build the framework of this checkout, once; return the path of its wheel."""
+    folder = tempfile.mkdtemp(prefix="resilience-wheel-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _run("uv", "build", "--wheel", "--out-dir", folder, str(ROOT))
+    (built,) = Path(folder).glob("*.whl")
+    return str(built)
+
+
 def make(python: str, folder: Path, *requirements: str, group: str | None = None) -> str:
-    """Make an environment with what is named, and the framework of this checkout; return its interpreter."""
+    """Make an environment with the framework and what is named; return its interpreter."""
     _run("uv", "venv", "--python", python, "--seed", str(folder))
     made = str(folder / "bin" / "python")
     groups = ["--group", f"{ROOT / 'pyproject.toml'}:{group}"] if group else []
-    _run("uv", "pip", "install", "--compile-bytecode", "--python", made, str(ROOT), *requirements, *groups)
+    _run("uv", "pip", "install", "--compile-bytecode", "--python", made, wheel(), *requirements, *groups)
     return made
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,15 +41,15 @@ class Contender:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([job, calls]) + "\n")
         self._process.stdin.flush()
-        (seconds,) = self._answer()
-        return seconds
+        return float(self._answer()[0])
 
-    def _answer(self) -> list:  # type: ignore[type-arg]  # names first, then one number at a time
+    def _answer(self) -> list[Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
-        return list(json.loads(line))
+        answer: list[Any] = json.loads(line)
+        return answer
 
     def __enter__(self) -> Self:
         return self

@@ -55,7 +55,7 @@ def targets(results: Results) -> str:
 def side_by_side(results: Results) -> str:
     """Make the table of all contenders, on the newest interpreter."""
     jobs = results["calls"][newest(results)]
-    names = sorted(jobs["closed"], key=lambda name: float(jobs["closed"][name]))
+    names: list[str] = sorted(jobs["closed"], key=lambda name: float(jobs["closed"][name]))
     return _table(
         ("one call", *JOBS.values()),
         (

@@ -59,11 +59,8 @@ def _scripts(python: str, folder: Path) -> dict[str, str]:
     installed = Path(python).with_name("resilience")
     scripts = {"uv": installed.rename(installed.with_name("resilience-of-uv"))}
     # What `pip install` writes: that of the pip which is seeded, the newest.
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", "--compile", str(environments.ROOT)],
-        check=True,
-        env=clean_environment(),
-    )
+    install = [python, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--force-reinstall"]
+    subprocess.run([*install, environments.wheel()], check=True, env=clean_environment(), capture_output=True)
     scripts["pip"] = installed.rename(installed.with_name("resilience-of-pip"))
     scripts["own"] = installed  # beside the interpreter, as the others: its folder is looked through for modules
     scripts["own"].write_text(OWN_SCRIPT.format(python=python))

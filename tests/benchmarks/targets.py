@@ -48,14 +48,15 @@ def rows(results: Results) -> list[Row]:
 def duration(seconds: float) -> str:
     """Say a duration with three digits."""
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
-        if seconds * factor >= 1:
+        if float(f"{seconds * factor:.3g}") >= 1:
             return f"{rounded(seconds * factor)} {unit}"
     return f"{rounded(seconds * 1e9)} ns"
 
 
 def rounded(number: float) -> str:
     """Say a number with three digits, and thousands apart."""
-    return f"{number:.3g}" if abs(number) < 1000 else f"{float(f'{number:.3g}'):,.0f}"
+    kept = float(f"{number:.3g}")
+    return f"{kept:,.0f}" if kept >= 100 else f"{kept:g}"
 
 
 def _at_most(
