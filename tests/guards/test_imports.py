@@ -17,28 +17,21 @@ FACADE = {"__future__", "resilience"}
 """What `import resilience` brings."""
 
 CHECK = FACADE | {
-    # the interpreter's own: nearly all are in C, or are what `functools` and `weakref` stand on
-    *("_blake2", "_collections", "_contextvars", "_functools", "_json", "_operator", "_queue", "_struct"),
-    *("_py_warnings", "_types", "_weakrefset", "atexit", "binascii", "collections", "collections.abc", "contextvars"),
-    *("errno", "functools", "importlib", "importlib._bootstrap", "importlib._bootstrap_external", "itertools"),
-    *("keyword", "mmap", "operator", "reprlib", "struct", "types", "warnings", "weakref"),
+    # the interpreter's own, all in C but `warnings`, which it brings in itself
+    *("_blake2", "_contextvars", "_json", "_operator", "_py_warnings", "_struct", "binascii", "errno", "warnings"),
     # the command line
-    *("resilience.cli", "resilience.cli.arguments", "resilience.cli.catalogue", "resilience.cli.notes"),
-    *("resilience.cli.output", "resilience.cli.parser", "resilience.cli.run", "resilience.cli.shell"),
+    *("resilience.cli", "resilience.cli.arguments", "resilience.cli.parser", "resilience.cli.shell"),
     *("resilience.cli.statuses", "resilience.cli.verbs"),
-    # the road of a call, and the plan instead of settings, plugins and pluggy
-    *("resilience.announce", "resilience.cell", "resilience.clock", "resilience.commit", "resilience.durations"),
-    *("resilience.engine", "resilience.errors", "resilience.events", "resilience.fallback", "resilience.fuse"),
-    *("resilience.gather", "resilience.guard", "resilience.jsontext", "resilience.markers", "resilience.permits"),
-    *("resilience.plan", "resilience.policy", "resilience.ports", "resilience.runtime", "resilience.storage"),
+    # one look at the record; the plan instead of settings and plugins; no engine
+    *("resilience.clock", "resilience.errors", "resilience.glance", "resilience.jsontext", "resilience.plan"),
+    *("resilience.policy", "resilience.storage"),
     # the policy
     *("resilience_circuit_breaker", "resilience_circuit_breaker._codec", "resilience_circuit_breaker._config"),
     *("resilience_circuit_breaker._errors", "resilience_circuit_breaker._state", "resilience_circuit_breaker._window"),
-    *("resilience_circuit_breaker.breaker", "resilience_circuit_breaker.policy", "resilience_circuit_breaker.verbs"),
-    # the storage, without the package whose lock it uses
-    *("resilience_filelock", "resilience_filelock._errors", "resilience_filelock._file", "resilience_filelock._folder"),
-    *("resilience_filelock._fork", "resilience_filelock._lock", "resilience_filelock._paths"),
-    *("resilience_filelock._record", "resilience_filelock._system", "resilience_filelock.storage"),
+    *("resilience_circuit_breaker.policy", "resilience_circuit_breaker.verbs"),
+    # the part of the storage that reads
+    *("resilience_filelock", "resilience_filelock._paths", "resilience_filelock._record"),
+    *("resilience_filelock._system", "resilience_filelock.reading"),
 }
 """What `resilience check` imports at most, once a plan is kept."""
 
