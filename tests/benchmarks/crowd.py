@@ -41,8 +41,8 @@ def crowd(size: int, seconds: float, make: Make, *arguments: object, pause: floa
         pipes.append(ours)
         members.append(member)
     shares: list[Share] = [pipe.recv() for pipe in pipes]
-    for member in members:
-        member.join()
+    for ended in members:
+        ended.join()
     return shares
 
 
