@@ -23,6 +23,12 @@ def breaker(url: str, name: str, **settings: float) -> CircuitBreaker:
     return CircuitBreaker(name, runtime=runtime, reset_timeout=settings.pop("reset_timeout", 30), **settings)  # type: ignore[arg-type]
 
 
+def close() -> None:
+    """Close the runtimes of this process."""
+    while _runtimes:
+        _runtimes.popitem()[1].close()
+
+
 def fail(url: str, name: str, times: int) -> int:
     """Record failures that open nothing; how many."""
     guarded = breaker(url, name, failure_threshold=1_000_000)

@@ -180,7 +180,7 @@ class PostgresServer:
         """End the sessions of the applications, as an administrator can; how many there were."""
         return len(
             self.ask(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
                 " WHERE usename = 'app' AND pid <> pg_backend_pid() AND query LIKE %s",
                 kind,
             )
