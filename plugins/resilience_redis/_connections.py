@@ -15,6 +15,7 @@ from resilience_redis._errors import Refused, Unreached, is_refusal, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from socket import socket
     from typing import Protocol
 
     from resilience_redis._address import Address, Place
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     class Connection(Protocol):
         """What is used of redis-py's connections, which have no complete annotations."""
+
+        _sock: socket
 
         def connect(self) -> None: ...
         def disconnect(self) -> None: ...

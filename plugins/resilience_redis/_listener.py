@@ -7,6 +7,7 @@ that was answered is older than `max_staleness`, no snapshot is trusted any more
 
 from __future__ import annotations
 
+import re
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 _PATIENCE = 0.25
 """Seconds between two tries to subscribe, and that one try may take."""
+_LONGEST = 10_000
+"""Bytes of one message: a name has a thousand characters at most."""
+
+_REPLY = re.compile(
+    rb"\*3\r\n\$7\r\nmessage\r\n\$\d+\r\n[^\r\n]*\r\n\$\d+\r\n([^\r\n]*)\r\n"
+    rb"|\*2\r\n\$4\r\npong\r\n\$0\r\n\r\n"
+    rb"|\*3\r\n\$9\r\nsubscribe\r\n\$\d+\r\n[^\r\n]*\r\n:\d+\r\n"
+)
+"""What comes on such a connection: a message, an answer, and the answer to the subscription."""
 
 
 def message(name: bytes, version: Version | None) -> bytes:
@@ -130,27 +140,40 @@ class _Ear:
 
     def _listen(self, connection: Connection) -> None:
         connection.send_command("SUBSCRIBE", self._channel, check_health=False)
+        # Read by ourselves: when many commit at once, redis-py's reader would take as much time as all commits.
+        stream = connection._sock  # noqa: SLF001 - it has no public name
+        stream.settimeout(self._max_staleness / 8)
         asked = answered = clock.monotonic()
         is_asking = True  # to subscribe is a question too
-        interval = self._max_staleness / 4
+        unread = b""
         while not self.ended.is_set():
             now = clock.monotonic()
             if now - answered >= self._max_staleness:
                 raise TimeoutError(f"the server was not heard for {self._max_staleness:g} s")
-            if not is_asking and now - asked >= interval:
-                connection.send_command("PING", check_health=False)
+            if not is_asking and now - asked >= self._max_staleness / 4:
+                stream.sendall(b"*1\r\n$4\r\nPING\r\n")
                 asked, is_asking = now, True
-            if not connection.can_read(interval / 2):
+            try:
+                data = stream.recv(1 << 16)
+            except TimeoutError:
                 continue
-            reply = connection.read_response()
-            if reply[0] == b"message":
-                self._told(reply[2])
-                continue
-            answered, is_asking = asked, False
-            if not self.is_live:
-                self.error = None
-                self.is_live = True
-                self.tried.set()
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            unread += data
+            end = 0
+            while found := _REPLY.match(unread, end):
+                end = found.end()
+                if found[1] is not None:
+                    self._told(found[1])
+                    continue
+                answered, is_asking = asked, False
+                if not self.is_live:
+                    self.error = None
+                    self.is_live = True
+                    self.tried.set()
+            unread = unread[end:]
+            if unread.startswith(b"-") or len(unread) > _LONGEST:
+                raise ConnectionError(unread[1:_LONGEST].decode("utf-8", "replace").strip())
 
     def _told(self, text: bytes) -> None:
         incarnation, number, name = text.split(b" ", 2)

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     Argument = bytes | str | int
 
 
+TURN = 5
+"""Milliseconds for which a record is somebody's turn."""
+BETWEEN = 1
+"""Milliseconds from the end of a turn to the next: whoever comes first commits as often as he can."""
+
+
 class Script:
     """A script, and the two commands that run it.
 
@@ -48,18 +54,36 @@ return found()
 """Reply: seconds and microseconds of the server's time, whether there is a record, its four fields."""
 
 SAVE = Script(f"""{_FOUND}
-local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'turn', 'until')
+local is_over = not stored[4] or tonumber(stored[4]) <= now
+local is_theirs = not is_over and stored[3] ~= '' and stored[3] ~= ARGV[11]
+local reply = nil
 if (stored[1] or '') ~= ARGV[1] or (stored[2] or '') ~= ARGV[2] then
-  return found()
+  reply = found()
+  if stored[1] and is_over and ARGV[12] == 'late' then
+    redis.call('HSET', KEYS[1], 'turn', ARGV[11], 'until', now + {TURN})
+    reply[8] = 'now'
+  end
+elseif is_theirs then
+  reply = found()
+end
+if reply then
+  if is_theirs then
+    reply[8] = 'wait'
+  end
+  return reply
 end
 redis.call('PUBLISH', ARGV[7], ARGV[8])
 redis.call('HSET', KEYS[1], 'incarnation', ARGV[3], 'number', ARGV[4], 'sum', ARGV[5], 'payload', ARGV[6])
-local time = redis.call('TIME')
+if stored[3] == ARGV[11] then
+  redis.call('HSET', KEYS[1], 'turn', '', 'until', now + {BETWEEN})
+end
 if ARGV[9] == '' then
   redis.call('PERSIST', KEYS[1])
 else
-  local from_now = time[1] * 1000 + ARGV[10]
-  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.max(ARGV[9], from_now)))
+  redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.max(ARGV[9], now + ARGV[10])))
 end
 return {{time[1], time[2]}}
 """)
@@ -67,7 +91,11 @@ return {{time[1], time[2]}}
 to tell, when it expires in milliseconds by the caller's clock (empty: never), and how many milliseconds that is from
 now.  It is kept until the later of the two: a machine whose clock is wrong must not let a record go early.
 
-Reply: the server's time; if another version was stored, what `LOAD` replies."""
+The last two make it fair.  Who has just committed knows the version, and is the first to commit again; who does not,
+is late again and again.  So one who says that he is `late` gets the next turn, and all others are sent away meanwhile.
+
+Reply: the server's time.  If it was not saved, what `LOAD` replies, with `now` if it is the caller's turn, and `wait`
+if it is somebody else's."""
 
 DELETE = Script(f"""{_FOUND}
 if redis.call('EXISTS', KEYS[1]) == 0 then

@@ -28,10 +28,10 @@ from resilience_redis._connections import Connections, Manner
 from resilience_redis._errors import Refused, Unreached, unavailable
 from resilience_redis._freshness import Freshness
 from resilience_redis._listener import Listener, message
-from resilience_redis._loops import Loops
 from resilience_redis._record import Names, checksum, stored
 from resilience_redis._route import each_key, route_of, run
 from resilience_redis._settings import RedisSettings
+from resilience_redis._turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from resilience_redis._connections import Connection
     from resilience_redis._freshness import Number
+    from resilience_redis._loops import Loops
     from resilience_redis._route import Route
     from resilience_redis._script import Argument
 
@@ -67,15 +68,17 @@ class RedisStorage:
         pushing = {Capability.PUSH} if settings.push else set[Capability]()
         self.capabilities = frozenset({Capability.PROCESSES, Capability.MACHINES, *pushing})
         self.names = Names(settings.prefix)
-        manner = Manner(self.place, settings)
+        self._manner = Manner(self.place, settings)
+        self._most = settings.max_connections
         self._route = route_of(self.place)
-        self._connections = Connections(manner, settings.max_connections)
-        self._loops = Loops(manner, settings.max_connections)
+        self._connections = Connections(self._manner, self._most)
+        self._loops: Loops | None = None
         self._freshness = Freshness()
         connect = partial(_connect, self._connections, self._route)
         listener = Listener(self._freshness, connect, self.names.channel, settings.max_staleness)
         self._listener = listener if settings.push else None
         self._seen = threading.local()
+        self._turns = Turns()
         finalize(self, listener.close).atexit = False
         _storages.add(self)
 
@@ -119,7 +122,7 @@ class RedisStorage:
 
         :raises StorageCorrupt: the record is damaged.
         """
-        record = stored(reply[2:])
+        record = stored(reply[2:7])
         self._seen.record = key, record
         payload, version = (None, None) if record is None else record.checked(key)
         return self._snapshot(payload, version, view, reply)
@@ -145,7 +148,10 @@ class RedisStorage:
         version, arguments = self._to_save(key, payload, expected, expires_at)
         view = self._view(key)
         with _translated(f"saving {key}", key, saving=True):
-            return self._saved(key, payload, version, view, self._run(_script.SAVE, key, arguments, timeout))
+            reply = self._run(_script.SAVE, key, arguments, timeout)
+        if pause := self._turns.pause(key, reply):
+            clock.sleep(min(pause, timeout))
+        return self._saved(key, payload, version, view, reply)
 
     @hookimpl
     async def resilience_asave(
@@ -155,7 +161,12 @@ class RedisStorage:
         version, arguments = self._to_save(key, payload, expected, expires_at)
         view = self._view(key)
         with _translated(f"saving {key}", key, saving=True):
-            return self._saved(key, payload, version, view, await self._arun(_script.SAVE, key, arguments, timeout))
+            reply = await self._arun(_script.SAVE, key, arguments, timeout)
+        if pause := self._turns.pause(key, reply):
+            from asyncio import sleep
+
+            await sleep(min(pause, timeout))
+        return self._saved(key, payload, version, view, reply)
 
     def _to_save(
         self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None
@@ -166,7 +177,8 @@ class RedisStorage:
             expiry = (int(expires_at * 1000), int((expires_at - clock.wall()) * 1000))
         before: tuple[Argument, ...] = ("", "") if expected is None else tuple(expected)
         told = (self.names.channel, message(self.names.of(key), version))
-        return version, (*before, *version, checksum(key, payload, version), payload, *told, *expiry)
+        new = (*version, checksum(key, payload, version), payload)
+        return version, (*before, *new, *told, *expiry, *self._turns.ask(key))
 
     def _saved(
         self, key: Key, payload: bytes, version: Version, view: tuple[Number, int] | None, reply: Sequence[Any]
@@ -238,12 +250,18 @@ class RedisStorage:
         return self._connections.drive(requests, timeout)
 
     async def _arun(self, script: _script.Script, key: Key, arguments: Sequence[Argument], timeout: float) -> Any:
+        if self._loops is None:
+            from resilience_redis._loops import Loops  # and asyncio, which threads do without
+
+            self._loops = Loops(self._manner, self._most)
         return await self._loops.drive(run(self._route, script, (self.names.of(key),), arguments), timeout)
 
     def after_fork(self) -> None:
         """Use nothing, in a child, that belongs to its parent."""
+        self._turns = Turns()
         self._connections.after_fork()
-        self._loops.after_fork()
+        if self._loops is not None:
+            self._loops.after_fork()
         self._freshness.after_fork()
         if self._listener is not None:
             self._listener.after_fork()
