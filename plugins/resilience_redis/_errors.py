@@ -84,7 +84,7 @@ def refusal(address: Address, error: Exception) -> Refused:
     ):
         if isinstance(error, kind):
             return Refused(address, code, text)
-    if "ACL failure" in text:
+    if "ACL failure" in text or "executing the script can't" in text:
         return Refused(address, "NOPERM", text)
     if "WRONGTYPE" in text:
         return Refused(address, "WRONGTYPE", text)
