@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     Tell = tuple[str, Mapping[str, object]]
 
 
+class Outrun(StorageLockTimeout):
+    """Others committed first until the deadline: there was no lock to wait for, and there is no time to."""
+
+
 class Committed:
     """What a commit did.
 
@@ -112,7 +116,7 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
             if is_over:
                 break
             if clock.monotonic() >= deadline:
-                raise StorageLockTimeout(f"{key}: others committed first until the time was up", key=key)
+                raise Outrun(f"{key}: others committed first until the time was up", key=key)
     except BaseException as error:
         unknown = error.outcome_unknown if isinstance(error, StorageUnavailable) else done.is_unknown
         if owed is not None and taken and not unknown:
@@ -219,7 +223,7 @@ def _left(deadline: float, now: float) -> float:
     return deadline - now if deadline > now else 0.0
 
 
-def name_error(error: Exception, ports: Ports, hook: str) -> StorageUnavailable:
+def name_error(error: BaseException, ports: Ports, hook: str) -> StorageUnavailable:
     """Name the plugin that raised anything but our errors: it is treated as a storage that does not answer."""
     named = StorageUnavailable(
         f"storage {ports.name}: its {hook} raised {type(error).__name__}: {error}", outcome_unknown=hook == "save"
@@ -249,6 +253,8 @@ def drive(ports: Ports, requests: Requests[T]) -> T:
 
 async def adrive(ports: Ports, requests: Requests[T]) -> T:
     """Serve the requests, awaiting those for which the storage has an awaitable hook."""
+    from asyncio import CancelledError, current_task
+
     try:
         hook, arguments = next(requests)
         while True:
@@ -257,6 +263,12 @@ async def adrive(ports: Ports, requests: Requests[T]) -> T:
                 given = hook(*arguments) if awaitable is None else await awaitable(*arguments)
             except ResilienceError as error:
                 hook, arguments = requests.throw(error)
+            except CancelledError as error:
+                task = current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Nobody cancelled this: it is something of the storage's own, a connection that was given up.
+                hook, arguments = requests.throw(name_error(error, ports, ports.name_of(hook)))
             except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                 hook, arguments = requests.throw(name_error(error, ports, ports.name_of(hook)))
             else:

@@ -10,7 +10,7 @@ import os
 from _thread import RLock, allocate_lock
 
 from resilience.cell import NEVER, Cell, Memo, View
-from resilience.commit import Committed, adrive, commit, drive
+from resilience.commit import Committed, Outrun, adrive, commit, drive
 from resilience.errors import (
     PluginError,
     PolicyRejected,
@@ -139,11 +139,16 @@ class Engine:
         if self._recheck is not None:
             self._recheck()
         view = cell.view
-        if view is not None and self._is_well(cell) and view.is_fresh(self._clock.monotonic(), self._max_staleness):
+        trying = False
+        if not self._is_well(cell):
+            outage, trying = self._outage(cell)
+            if outage is not None:
+                return self._admit_in_an_outage(cell, outage, anonymous=anonymous)
+        elif view is not None and view.is_fresh(self._clock.monotonic(), self._max_staleness):
             permit = self._answer(cell, view, anonymous=anonymous)
             if permit is not None:
                 return permit
-        return drive(cell.ports, self._admission(cell, anonymous=anonymous))
+        return drive(cell.ports, self._admission(cell, anonymous=anonymous, trying=trying))
 
     async def aadmit(self, cell: Cell) -> Memo | Permit:
         """Do what `admit` does without blocking the event loop."""
@@ -155,34 +160,40 @@ class Engine:
             raise memo.rejection(now)
         if self._recheck is not None:
             self._recheck()
+        outage, trying = self._outage(cell)
+        if outage is not None:  # nothing is asked that would block the loop
+            return self._admit_in_an_outage(cell, outage, anonymous=False)
         return await self._conduct(
-            lambda patient: self._admission(cell, anonymous=False, patient=patient), _give_back, _agive_back
+            lambda deadline, patient: self._admission(cell, deadline, anonymous=False, patient=patient, trying=trying),
+            _give_back,
+            _agive_back,
         )
 
-    def _admission(self, cell: Cell, *, anonymous: bool, patient: bool = True) -> Requests[Memo | Permit]:
-        deadline = self._clock.monotonic() + self._timeout
-        outage, trying = self._outage(cell)
-        if outage is None:
-            try:
-                permit = yield from self._decide(cell, deadline, anonymous=anonymous, patient=patient, force=trying)
-            except _FAULTS as error:
-                if not patient and isinstance(error, StorageLockTimeout):
-                    self._retry_at_once(cell)
-                    raise
-                outage = self._as_outage(cell, error, trying=trying)
-                if outage is None:
-                    refusal = cell.policy.refuse(cell.state, "the lock of its record could not be had")
-                    raise refusal.error(cell.key.name, self._clock.wall()) from error
-                self._blow(cell, outage)
-            except PolicyRejected:  # the shared state answered: that is an answer of the storage too
-                self._mend(cell, trying)
+    def _admission(
+        self, cell: Cell, deadline: float | None = None, *, anonymous: bool, patient: bool = True, trying: bool
+    ) -> Requests[Memo | Permit]:
+        if deadline is None:
+            deadline = self._clock.monotonic() + self._timeout
+        try:
+            permit = yield from self._decide(cell, deadline, anonymous=anonymous, patient=patient, force=trying)
+        except _FAULTS as error:
+            if not patient and _is_to_be_waited_for(error):
                 raise
-            else:
-                self._mend(cell, trying)
-                return permit
-        return (yield from self._admission_in_an_outage(cell, outage, anonymous=anonymous))
+            outage = self._as_outage(cell, error, trying=trying)
+            if outage is None:
+                refusal = cell.policy.refuse(cell.state, "the lock of its record could not be had")
+                raise refusal.error(cell.key.name, self._clock.wall()) from error
+            self._blow(cell, outage)
+        except PolicyRejected:  # the shared state answered: that is an answer of the storage too
+            self._mend(cell, trying)
+            raise
+        else:
+            self._mend(cell, trying)
+            return permit
+        return self._admit_in_an_outage(cell, outage, anonymous=anonymous)
 
-    def _admission_in_an_outage(self, cell: Cell, outage: StorageError, *, anonymous: bool) -> Requests[Memo | Permit]:
+    def _admit_in_an_outage(self, cell: Cell, outage: StorageError, *, anonymous: bool) -> Memo | Permit:
+        """Decide without the storage, as `on_store_error` says."""
         mode = cell.policy.on_store_error
         if mode == "allow":
             return Permit(cell, cell.state.epoch, accounted=False)
@@ -191,15 +202,22 @@ class Engine:
         if mode == "raise":
             raise _again(outage) from outage
         shadow = self._shadow(cell)
-        # Threads hold the lock of a private copy for the length of a step: even on an event loop, wait for it.
-        deadline = self._clock.monotonic() + self._timeout
-        permit = yield from self._decide(shadow, deadline, anonymous=anonymous, patient=True)
-        if permit is shadow.memo:  # the fast road goes on, until the storage may be asked again
-            fuse = self._fuse if outage.key is None else self._fuses.get(cell.key, self._fuse)
-            until = self._clock.wall() + fuse.seconds_to_retry(self._clock.monotonic())
-            shadow.memo.until = min(shadow.memo.until, until)
-            cell.memo = shadow.memo
-        return permit
+        try:
+            view = shadow.view
+            if view is not None and view.is_current():
+                permit = self._answer(shadow, view, anonymous=anonymous)
+                if permit is not None:
+                    return permit
+            # Threads hold the lock of a private copy for the length of a step: even on an event loop, wait for it.
+            deadline = self._clock.monotonic() + self._timeout
+            return drive(shadow.ports, self._decide(shadow, deadline, anonymous=anonymous, patient=True))
+        finally:
+            memo = shadow.memo
+            if memo is not NEVER:  # the fast road goes on, until the storage may be asked again
+                fuse = self._fuse if outage.key is None else self._fuses.get(cell.key, self._fuse)
+                until = self._clock.wall() + fuse.seconds_to_retry(self._clock.monotonic())
+                memo.until = min(memo.until, until)
+                cell.memo = memo
 
     def _decide(
         self, cell: Cell, deadline: float, *, anonymous: bool, patient: bool, force: bool = False
@@ -207,16 +225,17 @@ class Engine:
         """Load unless current, step, and commit if the step says NOW; what was gathered goes first, where it is due."""
         admit = Admit(0.0, 0, anonymous=anonymous)
         try:
-            view = yield from self._look(cell, deadline)
-            admit.now = self._clock.wall()  # read after the load, which may have set it right
-            step = cell.policy.step(view.state, admit)
-            if not step.keep and not force:
-                if self._is_due(cell, step, admit.now):
-                    yield from self._settle_first(cell, deadline, patient=patient)
-                    view = yield from self._look(cell, deadline)
-                permit = self._answer(cell, view, anonymous=anonymous, settled=True)
-                if permit is not None:
-                    return permit
+            if not force:
+                view = yield from self._look(cell, deadline)
+                admit.now = self._clock.wall()  # read after the load, which may have set it right
+                step = cell.policy.step(view.state, admit)
+                if not step.keep:
+                    if self._is_due(cell, step, admit.now):
+                        yield from self._settle_first(cell, deadline, patient=patient)
+                        view = yield from self._look(cell, deadline)
+                    permit = self._answer(cell, view, anonymous=anonymous, settled=True)
+                    if permit is not None:
+                        return permit
         except (StorageCorrupt, ValueError):
             pass  # the commit mends it, under the lock
         done = yield from self._commit(cell, (admit,), deadline, patient=patient, force=force)
@@ -244,7 +263,7 @@ class Engine:
         try:
             yield from self._commit(cell, (), deadline, patient=patient, force=False)
         except StorageLockTimeout as error:
-            if not patient:
+            if not patient and _is_to_be_waited_for(error):
                 raise
             outage = self._as_outage(cell, error, trying=False)
             if outage is not None:
@@ -291,7 +310,7 @@ class Engine:
                 else:
                     cell.shadow = None
             else:
-                drive(cell.ports, self._reporting(cell, report))
+                drive(cell.ports, self._reporting_to_copy(cell, report) or self._reporting(cell, report))
         except Exception as failure:  # noqa: BLE001 - the caller's own result or error survives whatever it is
             self._could_not_record(cell, failure)
 
@@ -308,7 +327,11 @@ class Engine:
         at = self._clock.wall()
         report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error, duration=duration)
         try:
-            await self._conduct(lambda patient: self._reporting(cell, report, patient=patient))
+            requests = self._reporting_to_copy(cell, report)
+            if requests is None:
+                await self._conduct(lambda deadline, patient: self._reporting(cell, report, deadline, patient=patient))
+            else:  # nothing is asked that would block the loop
+                drive(cell.ports, requests)
         except Exception as failure:  # noqa: BLE001 - as in `report`
             self._could_not_record(cell, failure)
 
@@ -332,25 +355,33 @@ class Engine:
         outage = failure if isinstance(failure, StorageError) else StorageUnavailable(str(failure), key=cell.key)
         self._blow(cell, outage)
 
-    def _reporting(self, cell: Cell, report: Report, *, patient: bool = True) -> Requests[None]:
+    def _reporting_to_copy(self, cell: Cell, report: Report) -> Requests[None] | None:
+        """Report to the private copy that let the call in; `None`: it was none, or it decides no longer."""
+        if cell.origin is None:
+            return None
+        origin, epoch = cell.origin
+        if origin.engine is None or origin.shadow is not cell or self._is_well(origin):
+            return None
+        if report.token is None and report.epoch == epoch and self._is_locked_out(origin):
+            origin.owe(report.copy())
+        return self._settle(cell, report, patient=True)
+
+    def _reporting(
+        self, cell: Cell, report: Report, deadline: float | None = None, *, patient: bool = True
+    ) -> Requests[None]:
         if cell.origin is not None:
             origin, epoch = cell.origin
             if origin.engine is None:
                 return  # a forked child leaves it to the parent
-            if origin.shadow is cell and not self._is_well(origin):
-                if report.token is None and report.epoch == epoch and self._is_locked_out(origin):
-                    origin.owe(report.copy())
-                yield from self._settle(cell, report, patient=True)
-                return
             if report.token is not None or report.epoch != epoch:
                 return  # it belongs to a state that only the private copy was ever in
             cell = origin
         outage, trying = self._outage(cell)
         if outage is None:
             try:
-                yield from self._settle(cell, report, patient=patient, force=trying)
+                yield from self._settle(cell, report, deadline, patient=patient, force=trying)
             except _FAULTS as fault:
-                if not patient and isinstance(fault, StorageLockTimeout):
+                if not patient and _is_to_be_waited_for(fault):
                     self._retry_at_once(cell)
                     raise
                 yield from self._unsettled(cell, report, fault, trying=trying)
@@ -375,9 +406,12 @@ class Engine:
         if cell.policy.on_store_error == "local":
             yield from self._settle(self._shadow(cell), report, patient=True)
 
-    def _settle(self, cell: Cell, report: Report, *, patient: bool, force: bool = False) -> Requests[None]:
+    def _settle(
+        self, cell: Cell, report: Report, deadline: float | None = None, *, patient: bool, force: bool = False
+    ) -> Requests[None]:
         """Step, and gather it or commit as the step says; a failure is always committed, so it is not tried first."""
-        deadline = self._clock.monotonic() + self._timeout
+        if deadline is None:
+            deadline = self._clock.monotonic() + self._timeout
         owed = cell.owed
         if report.outcome != FAILURE and not force and not (owed and owed.reports):
             was_agreed = self._clock.is_agreed
@@ -467,23 +501,26 @@ class Engine:
 
     async def asettle(self, cell: Cell) -> None:
         """Do what `settle` does without blocking the event loop."""
-        if cell.owed:
-            await self._conduct(lambda patient: self._settling(cell, None, patient=patient))
+        if cell.origin is not None:
+            self.settle(cell)  # a private copy blocks no loop
+        elif cell.owed:
+            await self._conduct(lambda deadline, patient: self._settling(cell, deadline, patient=patient))
 
     def _settling(self, cell: Cell, deadline: float | None, *, patient: bool) -> Requests[None]:
-        outage, trying = self._outage(cell)
+        outage, trying = self._outage(cell) if cell.origin is None else (None, False)
         if outage is not None:
             return
         if deadline is None:
             deadline = self._clock.monotonic() + self._timeout
         try:
             yield from self._commit(cell, (), deadline, patient=patient, force=trying)
-        except StorageLockTimeout:
-            if not patient:
-                self._retry_at_once(cell)
-                raise
         except ResilienceError as failure:
-            self._could_not_record(cell, failure)
+            if isinstance(failure, StorageLockTimeout):
+                if not patient and _is_to_be_waited_for(failure):
+                    self._retry_at_once(cell)
+                    raise
+            else:
+                self._could_not_record(cell, failure)
         else:
             self._mend(cell, trying)
 
@@ -510,27 +547,27 @@ class Engine:
 
     async def _conduct(
         self,
-        make: Callable[[bool], Requests[T]],
+        make: Callable[[float | None, bool], Requests[T]],
         abandon: Callable[[T], None] | None = None,
         aabandon: Callable[[T], Awaitable[None]] | None = None,
     ) -> T:
         """Drive requests without blocking the event loop; what has begun is finished even if the caller is cancelled.
 
-        :param make: makes the requests; its argument says whether they may wait for the lock.
+        :param make: makes the requests; its arguments are the deadline (`None`: the time-out from when they begin) and
+            whether they may wait for the lock.
         :param abandon: what to do with the answer if nobody waits for it any more, in a worker thread.
         :param aabandon: the same, awaitable.
         """
-        if self._ports.aload is not None:
+        deadline: float | None = None
+        if self._ports.aload is not None or Capability.INLINE in self._ports.capabilities:
+            deadline = self._clock.monotonic() + self._timeout
             try:
-                return await _shielded(adrive(self._ports, make(False)), aabandon)
+                if self._ports.aload is not None:
+                    return await _shielded(adrive(self._ports, make(deadline, False)), aabandon)
+                return drive(self._ports, make(deadline, False))
             except StorageLockTimeout:
-                return await _in_thread(lambda: drive(self._ports, make(True)), abandon)
-        if Capability.INLINE in self._ports.capabilities:
-            try:
-                return drive(self._ports, make(False))
-            except StorageLockTimeout:
-                pass  # somebody else holds it: wait elsewhere, the whole commit
-        return await _in_thread(lambda: drive(self._ports, make(True)), abandon)
+                pass  # somebody else holds it: wait elsewhere, the whole commit, for the time that is left
+        return await _in_thread(lambda: drive(self._ports, make(deadline, True)), abandon)
 
     # -- outages -----------------------------------------------------------------------------------------------------
 
@@ -613,6 +650,11 @@ class Engine:
                 shadow.origin = (cell, state.epoch)
                 cell.shadow = shadow
             return shadow
+
+
+def _is_to_be_waited_for(error: Fault) -> bool:
+    """Whether it is a lock that somebody holds, which whoever has only tried it may wait for."""
+    return isinstance(error, StorageLockTimeout) and not isinstance(error, Outrun)
 
 
 def _unusable(error: Fault) -> StorageError:

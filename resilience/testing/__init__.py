@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from resilience.testing.applications import Clean, Recorder, clean_runtime, forced_open
     from resilience.testing.checks import Check, all_checks
     from resilience.testing.conformance import StorageConformance
-    from resilience.testing.faulty import FaultyStorage
+    from resilience.testing.faulty import AwaitedFaultyStorage, FaultyStorage
     from resilience.testing.handle import Handle
     from resilience.testing.history import (
         Anomaly,
@@ -41,6 +41,7 @@ What is new gets the next version, and runs where an author asks for it (``kit =
 
 _HOME = {
     "Anomaly": "history",
+    "AwaitedFaultyStorage": "faulty",
     "Check": "checks",
     "Clean": "applications",
     "Diary": "history",
@@ -81,6 +82,7 @@ _HOME = {
 __all__ = [
     "KIT_VERSION",
     "Anomaly",
+    "AwaitedFaultyStorage",
     "Check",
     "Clean",
     "Diary",

@@ -6,9 +6,10 @@ import threading
 from collections import defaultdict, deque
 from contextlib import nullcontext
 
+from resilience import clock
 from resilience.errors import StorageUnavailable
 from resilience.markers import hookimpl
-from resilience.storage import Snapshot, Version
+from resilience.storage import Capability, Snapshot, Version
 from resilience.testing.handle import Handle
 
 TYPE_CHECKING = False
@@ -43,7 +44,8 @@ class FaultyStorage:
         """The short names of all hooks that were called, in order."""
         self._ports = Handle(inner).ports
         self._plans: dict[str, deque[Fault | None]] = defaultdict(deque)
-        self._gate = threading.Event()
+        self.gate = threading.Event()
+        """Where calls hang that were told to; `release` opens it and puts up another one."""
 
     # -- planning ----------------------------------------------------------------------------------------------------
 
@@ -75,17 +77,12 @@ class FaultyStorage:
 
     def hang(self, hook: str, nth: int = 1, *, at_most: float = 30.0) -> Self:
         """Let a call hang, whatever its time-out, until `release`."""
-
-        def fault(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-            self._gate.wait(at_most)
-            return function(*arguments)
-
-        return self.plan(hook, nth, fault)
+        return self.plan(hook, nth, _Hang(self, at_most))
 
     def release(self) -> None:
         """Let every call that hangs go on."""
-        self._gate.set()
-        self._gate = threading.Event()
+        self.gate.set()
+        self.gate = threading.Event()
 
     def tear(self, nth: int = 1) -> Self:
         """Let a save be acknowledged that wrote only the first half of its payload."""
@@ -124,9 +121,12 @@ class FaultyStorage:
         function = getattr(self._ports, hook)
         if function is None:
             raise StorageUnavailable(f"{type(self.inner).__name__} has no resilience_{hook}")
-        plan = self._plans[hook]
-        fault = plan.popleft() if plan else None
+        fault = self._next(hook)
         return function(*arguments) if fault is None else fault(function, arguments)
+
+    def _next(self, hook: str) -> Fault | None:
+        plan = self._plans[hook]
+        return plan.popleft() if plan else None
 
     @hookimpl
     def resilience_load(self, key: Key, timeout: float) -> Snapshot:
@@ -169,3 +169,58 @@ class FaultyStorage:
         """Close the storage inside."""
         self.release()
         getattr(self.inner, "close", nullcontext)()
+
+
+class AwaitedFaultyStorage(FaultyStorage):
+    """The same, with loads and saves that are awaited, as over a network.
+
+    What is planned for ``load`` and ``save`` happens to the next of these calls, awaited or not; in `calls` the awaited
+    ones are ``aload`` and ``asave``.  Other tasks run while one of them is under way.  The storage inside is called, be
+    it one that is awaited or not.
+
+    :param inner: the storage that does the work.
+    """
+
+    def __init__(self, inner: object) -> None:
+        super().__init__(inner)
+        self.capabilities -= {Capability.INLINE}
+
+    async def _ado(self, hook: str, *arguments: Any) -> Any:
+        from asyncio import sleep
+
+        self.calls.append(f"a{hook}")
+        fault = self._next(hook)
+        await sleep(0)
+        if isinstance(fault, _Hang):
+            gate, end = self.gate, clock.monotonic() + fault.at_most
+            while not gate.is_set() and clock.monotonic() < end:  # noqa: ASYNC110 - any thread opens it
+                await sleep(0.001)
+            fault = None
+        function = getattr(self._ports, hook)
+        return function(*arguments) if fault is None else fault(function, arguments)
+
+    @hookimpl
+    async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
+        """Load, or fail as planned."""
+        snapshot: Snapshot = await self._ado("load", key, timeout)
+        return snapshot
+
+    @hookimpl
+    async def resilience_asave(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        """Save, or fail as planned."""
+        snapshot: Snapshot = await self._ado("save", key, payload, expected, expires_at, timeout)
+        return snapshot
+
+
+class _Hang:
+    """A fault: the call waits until the gate opens, and is then done."""
+
+    def __init__(self, storage: FaultyStorage, at_most: float) -> None:
+        self._storage = storage
+        self.at_most = at_most
+
+    def __call__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        self._storage.gate.wait(self.at_most)
+        return function(*arguments)

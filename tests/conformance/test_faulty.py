@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resilience import CircuitBreaker, Key, Runtime, StorageUnavailable, Version, hookimpl
-from resilience.testing import FaultyStorage, ManualClock, Recorder, run, wait_until
+from resilience import Capability, CircuitBreaker, Key, Runtime, StorageUnavailable, Version, hookimpl
+from resilience.testing import AwaitedFaultyStorage, FaultyStorage, ManualClock, Recorder, run, wait_until
 from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
@@ -131,3 +132,45 @@ def test_the_kit_finds_each_fault() -> None:
     ]
     for plan, check, says in faults:
         assert says in run(partial(faulty, plan), only=[check])[check].what
+
+
+class TestAwaited:
+    @pytest.fixture
+    def awaited(self) -> AwaitedFaultyStorage:
+        return AwaitedFaultyStorage(MemoryStorage("memory:"))
+
+    def test_what_is_planned_happens_to_the_next_call_of_either_road(self, awaited: AwaitedFaultyStorage) -> None:
+        awaited.fail("load", 2).fail("load", 3)
+
+        async def main() -> None:
+            await awaited.resilience_aload(KEY, 1)
+            with pytest.raises(StorageUnavailable, match="load fails as planned"):
+                await awaited.resilience_aload(KEY, 1)
+            with pytest.raises(StorageUnavailable, match="load fails as planned"):
+                awaited.resilience_load(KEY, 1)
+            saved = await awaited.resilience_asave(KEY, b"payload", None, None, 1)
+            assert (await awaited.resilience_aload(KEY, 1)).version == saved.version
+
+        asyncio.run(main())
+        assert awaited.calls == ["aload", "aload", "load", "asave", "aload"]
+        assert Capability.INLINE not in awaited.capabilities
+
+    @pytest.mark.parametrize("at_most", [0.0, 30.0])
+    def test_other_tasks_run_while_it_hangs(self, awaited: AwaitedFaultyStorage, at_most: float) -> None:
+        awaited.hang("load", at_most=at_most)
+
+        async def main() -> None:
+            task = asyncio.create_task(awaited.resilience_aload(KEY, 0.01))
+            while not awaited.calls:
+                await asyncio.sleep(0)
+            if at_most:
+                await asyncio.sleep(0.005)
+                assert not task.done()
+                awaited.release()
+            assert (await task).payload is None
+
+        asyncio.run(main())
+
+    def test_it_passes_the_suite(self, awaited: AwaitedFaultyStorage) -> None:
+        report = run(lambda: awaited, only=["hooks", "round_trip", "awaitable", "counts_tasks"], quick=True)
+        assert report.ok, report.text()
