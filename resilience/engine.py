@@ -482,7 +482,7 @@ class Engine:
             except StorageCorrupt as error:
                 return Reading(cell.policy.initial(), None, error)
             except ValueError as error:
-                return Reading(cell.policy.initial(), None, StorageCorrupt(str(error), key=cell.key))
+                return Reading(cell.policy.initial(), None, StorageCorrupt(f"{cell.key}: {error}", key=cell.key))
             except _FAULTS as error:
                 outage = _unusable(error)
                 self._blow(cell, outage)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = ["dumps", "no_constant", "quote", "scanner"]
+__all__ = ["dumps", "no_constant", "quote", "scanner", "writer"]
 
 
 def no_constant(name: str) -> float:
@@ -89,15 +89,24 @@ def dumps(value: object) -> str:
     :raises ValueError: it holds infinity, NaN or itself.
     :raises TypeError: JSON has no form for it.
     """
+    return writer()(value)
+
+
+def writer(*, colon: str = ":", comma: str = ",") -> Callable[[object], str]:
+    """Make a function that does what `dumps` does, for who has many values to write.
+
+    :param colon: what parts a name from its value.
+    :param comma: what parts two values.
+    """
     try:
         from _json import make_encoder
 
-        encode: Any = make_encoder({}, _no_form, _load_quote(), None, ":", ",", False, False, False)
+        encode: Any = make_encoder({}, _no_form, _load_quote(), None, colon, comma, False, False, False)
     except (ImportError, TypeError):  # pragma: no cover - as above
         from json import dumps as write
 
-        return write(value, separators=(",", ":"), allow_nan=False)
-    return "".join(encode(value, 0))
+        return lambda value: write(value, separators=(comma, colon), allow_nan=False)
+    return lambda value: "".join(encode(value, 0))
 
 
 def _no_form(value: object) -> object:

@@ -23,14 +23,26 @@ from resilience.jsontext import scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from typing import Any
 
     from resilience.cli.verbs import Verb
     from resilience.policy import Policy
     from resilience.runtime import Runtime
 
-__all__ = ["Plan", "Sealed", "find", "keep", "named", "observers_of", "policy_of", "settings_of", "url_of", "verb_of"]
+__all__ = [
+    "Plan",
+    "Sealed",
+    "find",
+    "keep",
+    "named",
+    "names_of",
+    "observers_of",
+    "policy_of",
+    "settings_of",
+    "url_of",
+    "verb_of",
+]
 
 STORAGE = "RESILIENCE_STORAGE"
 DEFAULT = "file:"
@@ -113,6 +125,12 @@ def policy_of(plan: Plan, kind: type[Policy], name: str, stored: Mapping[str, ob
     except ValueError:
         return None
     return policy
+
+
+def names_of(plan: Plan, kind: type[Policy]) -> Collection[str] | None:
+    """Return the names for which something is set, in their normal form; `None` if that has to be found out."""
+    known = plan["policies"].get(kind.kind)
+    return None if known is None or named(known[0]) is not kind else {*known[2], *known[3]}
 
 
 def observers_of(

@@ -17,7 +17,7 @@ from resilience.errors import ConfigurationError, PluginError, ResilienceError, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Any, Self
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from resilience.ports import Observers, Ports
     from resilience.selection import Selection
     from resilience.settings import Configuration, PolicySettings
-    from resilience.storage import Key
+    from resilience.storage import Key, Snapshot
 
     Remake = Callable[[Configuration | None], Policy]
 
@@ -573,6 +573,54 @@ class Runtime:
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             raise StorageUnavailable(f"storage {ports.name}: its keys raised {what}") from error
+
+    def records(self, kind: str) -> list[tuple[Key, Snapshot | None]]:
+        """List all records of a kind, sorted, as they are; `None` for one that is to be loaded.
+
+        :raises StorageError: the storage cannot list them, or not now.
+        """
+        read = getattr(self.opened.storage, "records", None)
+        if read is not None:
+            try:
+                return sorted(read(kind), key=lambda record: record[0].name)
+            except Exception:  # noqa: BLE001, S110 - it lists its keys, or says what is wrong
+                pass
+        return [(key, None) for key in self.keys() if key.kind == kind]
+
+    def policies(self, kind: type[Policy]) -> Callable[[str, Mapping[str, object]], Policy]:
+        """Make a function that does what `policy` does for guards that have no code: of name and stored settings.
+
+        For very many: those for which the same is set share one policy.
+        """
+        from resilience.jsontext import dumps
+        from resilience.variables import normal_form
+
+        named = self._named_settings(kind)
+        made: dict[tuple[str, str], Policy] = {}
+        last: tuple[object, Policy | None] = None, None
+
+        def find(name: str, stored: Mapping[str, object]) -> Policy:
+            nonlocal last
+            if stored is last[0] and not named and last[1] is not None:
+                return last[1]  # neighbours mostly have the same settings
+            form = normal_form(name) if named else ""
+            key = (form if form in named else "", dumps(stored) if stored else "")
+            policy = made.get(key)
+            if policy is None:
+                policy = made[key] = self.policy(kind, name, None, stored)
+            last = stored, policy
+            return policy
+
+        return find
+
+    def _named_settings(self, kind: type[Policy]) -> Collection[str]:
+        """Return the names, in their normal form, for which file or variables set something of a policy."""
+        if self.plan is not None:
+            from resilience.plan import names_of
+
+            if (names := names_of(self.plan, kind)) is not None:
+                return names
+        return self.configuration.policy_names(kind.kind)
 
     def unbind(self) -> None:
         """Commit what is owed, and let every guard bind anew at its next use."""

@@ -476,6 +476,11 @@ class Configuration:
             return None
         return {field: getattr(settings, field) for field in model.model_fields}, sorted(layer)
 
+    def policy_names(self, kind: str) -> set[str]:
+        """Return the normal forms of the names for which file or variables set something of a policy."""
+        section = normal_form(kind)
+        return {name for names in (self._filed, self._by_name) for name, its in names if its == section}
+
     def policy_values(
         self, kind: str, model: type[PolicySettings]
     ) -> tuple[dict[str, object], dict[str, dict[str, object]], dict[str, dict[str, object]]] | None:

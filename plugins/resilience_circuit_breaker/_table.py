@@ -5,16 +5,21 @@ from __future__ import annotations
 from resilience.cli.output import BOLD, DIM, GREEN, RED, YELLOW, escaped, paint, seconds
 from resilience.cli.statuses import OK, UNAVAILABLE
 from resilience.clock import wall
-from resilience.errors import StorageError
+from resilience.errors import StorageError, StorageIncompatible
+from resilience_circuit_breaker._status import CircuitStatus
 from resilience_circuit_breaker.breaker import CircuitBreaker
+from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from typing import Any
 
+    from resilience import Snapshot
     from resilience.cli.shell import Shell
-    from resilience_circuit_breaker._status import CircuitStatus
+
+    Fields = dict[str, Any]
 
 _TITLES = (
     "NAME",
@@ -41,31 +46,60 @@ _COLOURS = {
 
 def run(shell: Shell, arguments: Namespace) -> int:
     """Show breakers by name, or all that have a record."""
-    kind = CircuitBreaker.policy_type.kind
+    looking = _Looking(shell)
+    found: Iterable[tuple[Fields, bool]]
     names: list[str] = list(dict.fromkeys(arguments.name))
-    if not names:
-        names = [key.name for key in shell.runtime.keys() if key.kind == kind]  # noqa: SIM118 - no mapping
-        if not names and not arguments.json:
+    if names:
+        found = map(looking.at, names)
+    else:
+        records = shell.runtime.records(CircuitBreakerPolicy.kind)
+        if not records and not arguments.json:
             shell.write("there are no circuit breakers yet\n")
             return OK
-    exit_status = OK
-    found: list[tuple[CircuitStatus, bool]] = []
-    for name in names:
-        breaker = CircuitBreaker.stored(name, shell.runtime)
-        try:
-            found.append((breaker.status(strict=True), True))
-        except StorageError as error:
-            if error.key is None:
-                raise  # the storage as a whole: the others could not be read either
-            shell.say(str(error))
-            exit_status = UNAVAILABLE
-            found.append((breaker.status(), False))
+        found = (looking.upon(key[1], snapshot) for key, snapshot in records)
     if arguments.json:
-        shell.json([status.to_dict() for status, _ in found])
+        shell.json_lines(fields for fields, _ in found)
     else:
         now = wall()
-        shell.table(_TITLES, [_row(status, now, readable=readable) for status, readable in found])
-    return exit_status
+        shell.table(_TITLES, [_row(CircuitStatus(**fields), now, readable=readable) for fields, readable in found])
+    return looking.exit_status
+
+
+class _Looking:
+    """Looks at one breaker after the other, and tells of those that cannot be read."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.exit_status = OK
+        self._shell = shell
+        self._runtime = shell.runtime
+        self._policy: Any = shell.runtime.policies(CircuitBreakerPolicy)
+        self._plain: Any = self._policy("any", {})
+
+    def at(self, name: str) -> tuple[Fields, bool]:
+        """Return the fields of the status of a breaker, and whether its record can be read.
+
+        :raises StorageError: the storage as a whole does not answer: the others could not be read either.
+        """
+        breaker = CircuitBreaker.stored(name, self._runtime)
+        try:
+            return breaker.status(strict=True).to_dict(), True
+        except StorageError as error:
+            if error.key is None:
+                raise
+            self._shell.say(str(error))
+            self.exit_status = UNAVAILABLE
+            return breaker.status().to_dict(), False
+
+    def upon(self, name: str, snapshot: Snapshot | None) -> tuple[Fields, bool]:
+        """Do what `at` does, upon a record that was read already; there may be a hundred thousand of them."""
+        if snapshot is None or snapshot.payload is None or snapshot.time is not None:
+            return self.at(name)
+        try:
+            state = self._plain.decode(snapshot.payload)
+        except (ValueError, StorageIncompatible):
+            return self.at(name)
+        policy: CircuitBreakerPolicy = self._policy(name, CircuitBreakerPolicy.stored_settings(state))
+        return policy.shown(state, name=name, now=wall(), version=snapshot.version), True
 
 
 def _row(status: CircuitStatus, now: float, *, readable: bool) -> Sequence[str]:

@@ -150,7 +150,10 @@ class CircuitBreakerPolicy(Machine):
 
         Only those that this version knows; their values are as they were stored and still have to be checked.
         """
-        return {name: value for name, value in state.settings.items() if name in _SETTINGS}
+        settings = state.settings
+        if settings.keys() <= _SETTINGS:
+            return settings
+        return {name: value for name, value in settings.items() if name in _SETTINGS}
 
     def initial(self) -> State:
         """Return the state of a breaker that has no record: CLOSED, epoch 0."""
@@ -296,7 +299,15 @@ class CircuitBreakerPolicy(Machine):
         """Show a state as it is at wall-clock second `now`; `version` is that of its record.  Changes nothing."""
         from resilience_circuit_breaker._status import CircuitStatus
 
-        probes = state.probes
+        fields: Any = self.shown(state, name=name, now=now, version=version, degraded=degraded)
+        return CircuitStatus(**fields)
+
+    def shown(
+        self, state: State, /, *, name: str, now: float, version: object = None, degraded: bool = False
+    ) -> dict[str, str | int | float | bool | None]:
+        """Return what `CircuitStatus.to_dict` makes of the status, without it: for very many."""
+        rest = state.rest
+        probes = rest.probes
         config = self.config
         failures = state.failures
         successes = failure_rate = slow_rate = None
@@ -307,27 +318,27 @@ class CircuitBreakerPolicy(Machine):
             if calls >= config.minimum_calls:
                 failure_rate = failures / calls
                 slow_rate = slow / calls
-        return CircuitStatus(
-            state.state,
-            failures,
-            state.last_failure,
-            probes.successes,
-            name=name,
-            last_error=state.last_error,
-            opened_at=state.opened_at,
-            retry_after=self._retry_after(state, now),
-            half_open_failures=probes.failures,
-            permits_in_use=len(in_flight(probes, now)),
-            late_count=state.late_count,
-            reason=state.reason,
-            version=None if version is None else str(version),
-            degraded=degraded,
-            success_count=successes,
-            slow_count=slow,
-            failure_rate=failure_rate,
-            slow_call_rate=slow_rate,
-            rejected_count=state.rejected_count,
-        )
+        return {
+            "state": state.state,
+            "failure_count": failures,
+            "last_failure_time": state.last_failure,
+            "half_open_successes": probes.successes,
+            "name": name,
+            "last_error": state.last_error,
+            "opened_at": rest.opened_at,
+            "retry_after": self._retry_after(state, now),
+            "half_open_failures": probes.failures,
+            "permits_in_use": len(in_flight(probes, now)) if probes.permits else 0,
+            "late_count": rest.late_count,
+            "reason": rest.reason,
+            "version": None if version is None else str(version),
+            "degraded": degraded,
+            "success_count": successes,
+            "slow_count": slow,
+            "failure_rate": failure_rate,
+            "slow_call_rate": slow_rate,
+            "rejected_count": rest.rejected_count,
+        }
 
     def _retry_after(self, state: State, now: float) -> float | None:
         if state.state in {CLOSED, DISABLED, METRICS_ONLY}:

@@ -86,7 +86,7 @@ class FileReader:
                 try:
                     descriptor = os.open(entry.path, _ONLY_READ)
                 except OSError:
-                    continue
+                    continue  # somebody took it away meanwhile, or it is not for us
                 try:
                     if user is not None and os.fstat(descriptor).st_uid != user:
                         continue

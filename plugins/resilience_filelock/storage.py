@@ -391,6 +391,12 @@ class FileStorage:
                 f"cannot list {self.folder!r}: {error.strerror or error}; make it readable for this user"
             ) from error
 
+    def records(self, kind: str) -> Iterable[tuple[Key, Snapshot | None]]:
+        """Read all records of a kind, for ``resilience status``; see `FileReader.records`."""
+        from resilience_filelock.reading import FileReader
+
+        return FileReader(self.url).records(kind)
+
     @hookimpl
     def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
         """See `resilience.hookspecs`."""

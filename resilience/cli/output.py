@@ -4,12 +4,15 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 LONGEST_CELL = 60
 """Characters of a cell of a table, unless it says otherwise."""
 LONGEST_LINE = 2000
 """Characters of a message."""
+
+_PIECE = 200
+"""Lines of JSON that are put together before they are written."""
 
 BOLD = "1"
 DIM = "2"
@@ -90,6 +93,25 @@ def json_text(value: object) -> str:
     import json
 
     return json.dumps(value, indent=2, default=described) + "\n"
+
+
+def json_lines(values: Iterable[object]) -> Iterator[str]:
+    """Return a list as JSON in pieces: a line for each value, without indentation, as there may be very many."""
+    from resilience.jsontext import writer
+
+    write = writer(colon=": ", comma=", ")
+    lines: list[str] = []
+    before = "[\n"
+    for value in values:
+        lines.append(write(value))
+        if len(lines) == _PIECE:
+            yield before + ",\n".join(lines)
+            lines.clear()
+            before = ",\n"
+    if lines:
+        yield before + ",\n".join(lines)
+        before = ""
+    yield "[]\n" if before == "[\n" else "\n]\n"
 
 
 def described(value: object) -> str:

@@ -148,6 +148,13 @@ class Shell:
 
         self.write(json_text(value))
 
+    def json_lines(self, values: Iterable[object]) -> None:
+        """Write a list as JSON, a line for each value, as they come."""
+        from resilience.cli.output import json_lines
+
+        for piece in json_lines(values):
+            self.write(piece)
+
     def flush(self) -> None:
         """Let go of all that was written.
 

@@ -218,3 +218,48 @@ def test_a_disk_is_told_without_the_table_of_mounts(
     monkeypatch.setattr(os, "major", lambda _: 254)
     monkeypatch.setattr(_paths, "file_system_of", None)
     assert reader.resilience_load(KEY, SECOND).payload == b"here"
+
+
+# --- very many --------------------------------------------------------------------------------------------------------
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, int]:
+    calls: dict[str, int] = dict.fromkeys(names, 0)
+
+    def counting(name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def counted(*arguments: object, **named: object) -> object:
+            calls[name] += 1
+            return call(*arguments, **named)
+
+        return counted
+
+    for name in names:
+        monkeypatch.setattr(os, name, counting(name, getattr(os, name)))
+    monkeypatch.setattr(reading, "pread", os.pread)
+    return calls
+
+
+def test_each_of_two_hundred_records_costs_three_calls(
+    storage: FileStorage, reader: FileReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        put(storage, b"%d" % number, Key("circuit_breaker", f"tool:{number}"))
+    storage.close()
+    calls = count_calls(monkeypatch, "open", "close", "fstat", "lstat", "stat", "listdir", "pread")
+    found = dict(reader.records("circuit_breaker"))
+    assert len(found) == 200
+    assert calls == {"open": 200, "close": 200, "pread": 200, "lstat": 2, "fstat": 0, "stat": 0, "listdir": 0}
+
+
+def test_a_commit_costs_the_same_however_many_there_are(storage: FileStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("open", "close", "fstat", "lstat", "stat", "listdir", "scandir", "pread")
+    put(storage, b"one")
+    calls = count_calls(monkeypatch, *names)
+    put(storage, b"two")
+    few = dict(calls)
+    for number in range(200):
+        put(storage, b"%d" % number, Key("circuit_breaker", f"tool:{number}"))
+    calls.update(dict.fromkeys(names, 0))
+    put(storage, b"three")
+    assert calls == few
+    assert few["scandir"] == few["listdir"] == few["open"] == 0

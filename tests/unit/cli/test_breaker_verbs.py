@@ -11,6 +11,7 @@ import pytest
 from resilience import CircuitBreaker, Key, Runtime
 from resilience.cli import catalogue
 from resilience.selection import Selection
+from resilience_filelock import FileStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -275,6 +276,82 @@ def test_status_escapes_what_others_wrote(run: Run) -> None:
 def test_forced_open_without_an_end_cannot_say_when(run: Run) -> None:
     run("open", "x")
     assert table(run)[1] == ["x", "forced open", "0", "unknown"]
+
+
+# What changes from one look to the next.
+_FLEETING = frozenset({"retry_after"})
+
+
+def lasting(statuses: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{name: value for name, value in status.items() if name not in _FLEETING} for status in statuses]
+
+
+@pytest.mark.parametrize("plan", ["0", "1"])
+def test_all_at_once_are_shown_as_one_by_one(run: Run, monkeypatch: pytest.MonkeyPatch, plan: str) -> None:
+    monkeypatch.setenv("RESILIENCE_PLAN", plan)
+    with Runtime():
+        CircuitBreaker("plain").record_failure(TimeoutError())
+        CircuitBreaker("stored", failure_threshold=1, reset_timeout=77).record_failure()
+        for name in ("calls", "other calls"):
+            window = CircuitBreaker(name, window="count", window_size=10, minimum_calls=2, gather=0)
+            window.record_failure()
+            window.record_success()
+        CircuitBreaker("seconds", window="time").record_failure()
+        CircuitBreaker("by name").force_open(60, "by hand")
+    for name in ("BY_NAME", "CALLS"):
+        monkeypatch.setenv(f"RESILIENCE_POLICIES__{name}__CIRCUIT_BREAKER__RESET_TIMEOUT", "5")
+        names = ["by name", "calls", "other calls", "plain", "seconds", "stored"]
+        one_by_one = [json.loads(run("status", each, "--json").out)[0] for each in names]
+        together = run("status", "--json")
+        assert lasting(json.loads(together.out)) == lasting(one_by_one)
+        assert len(together.out.splitlines()) == len(names) + 2
+        assert [row[0] for row in table(run)[1:]] == names
+
+
+def test_a_storage_that_only_lists_its_keys_shows_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("failure", "b")
+    run("failure", "a")
+    expected = lasting(json.loads(run("status", "--json").out))
+    monkeypatch.setattr(FileStorage, "records", None)
+    assert lasting(json.loads(run("status", "--json").out)) == expected
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("no reading")
+
+    monkeypatch.setattr(FileStorage, "records", fail)
+    assert lasting(json.loads(run("status", "--json").out)) == expected
+
+
+def test_hundreds_are_written_in_pieces(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resilience.cli.output._PIECE", 2)
+    for name in "abcde":
+        run("failure", name)
+        assert [status["name"] for status in json.loads(run("status", "--json").out)] == list("abcde"[: ord(name) - 96])
+
+
+def test_one_of_all_that_cannot_be_read_is_told(run: Run, tmp_path: Path) -> None:
+    run("failure", "good")
+    run("failure", "bad")
+    (record,) = (tmp_path / "state-home" / "resilience" / "circuit_breaker").glob("bad-*")
+    content = bytearray(record.read_bytes())
+    content[content.index(b'"state"') : content.index(b'"state"') + 7] = b"#######"
+    record.write_bytes(content)
+    done = run("status")
+    assert done.status == 69
+    assert len(done.err.splitlines()) == 1
+    assert [line.split("  ")[0] for line in done.out.splitlines()] == ["NAME", "bad", "good"]
+
+
+def test_one_of_all_whose_content_makes_no_sense_is_told(run: Run) -> None:
+    run("failure", "good")
+    with Runtime() as runtime:
+        ports = runtime.opened.ports
+        with ports.lock(Key("circuit_breaker", "bad"), 1):
+            ports.save(Key("circuit_breaker", "bad"), b'{"state":"ajar"}', None, None, 1)
+    done = run("status")
+    assert done.status == 69
+    assert done.err.startswith("resilience: circuit_breaker 'bad': the record's ")
+    assert [line.split("  ")[0] for line in done.out.splitlines()] == ["NAME", "bad", "good"]
 
 
 def test_a_record_that_cannot_be_read_does_not_hide_the_others(run: Run, tmp_path: Path) -> None:

@@ -209,13 +209,14 @@ def test_watch_goes_on_when_the_storage_does_not_answer(run: Run, monkeypatch: p
     happen()
     answers = [StorageUnavailable("no \x1b answer"), None]
 
-    def keys(_: Runtime) -> list[Any]:
+    def records(_: Runtime, kind: str) -> list[Any]:
+        assert kind == "circuit_breaker"
         error = answers.pop(0)
         if error is not None:
             raise error
         return []
 
-    monkeypatch.setattr(Runtime, "keys", keys)
+    monkeypatch.setattr(Runtime, "records", records)
     stop_after(monkeypatch, watch, lambda: None)
     done = run("watch")
     assert done.status == 130
