@@ -423,3 +423,20 @@ def test_a_storage_that_fails_while_it_is_measured() -> None:
     storage = FaultyStorage(MemoryStorage("memory:")).fail("save", 2, RuntimeError("driver"))
     result = run(lambda: storage, only=["versions"])["versions"]
     assert "resilience_save raised RuntimeError: driver" in result.what
+
+
+@pytest.mark.parametrize(
+    ("load", "slow", "outcome"), [(1.0, "", "failed"), (500.0, "", "passed"), (500.0, "late", "failed")]
+)
+def test_a_machine_that_is_unfair_itself_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: float, slow: str, outcome: str
+) -> None:
+    monkeypatch.setattr("resilience.testing.checks.processes._unfair", lambda subject: "one made 9 and one 60 commits")
+    monkeypatch.setattr("resilience.testing.checks.processes._slow_hand_over", lambda subject: slow)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 1.0, 1.0))
+    (check,) = [check for check in all_checks() if check.name == "fair_share"]
+    with Subject(partial(FolderStorage, f"x:{tmp_path}"), quick=True) as subject:
+        result = run_check(check, subject)
+        assert result.outcome == outcome
+        notes = " ".join(result.notes)
+    assert ("500 processes wanted to run" in notes) == (outcome == "passed")

@@ -17,6 +17,7 @@ from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
 
 KEY = Key("test", "x")
 MADE_UP = Deprecation(
@@ -102,8 +103,8 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)))
 
 
-def overdue(module: Any, version: str) -> Iterator[str]:
-    found: dict[str, object] = vars(module)
+def overdue(module: ModuleType, version: str) -> Iterator[str]:
+    found: dict[str, object] = module.__dict__
     for name, value in found.items():
         if isinstance(value, Deprecation):
             if numbers(value.removed) <= numbers(version):
