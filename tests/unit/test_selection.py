@@ -114,7 +114,7 @@ def test_a_name_that_nothing_has_is_an_error_with_a_suggestion(field: str) -> No
         f"RESILIENCE_{field}: nothing that is installed is called 'jornal': did you mean journal?"
         " (RESILIENCE_UNKNOWN=warn passes over what is unknown)"
     )
-    with pytest.raises(ConfigurationError, match=r"'zzz': there are circuit_breaker, file, "):
+    with pytest.raises(ConfigurationError, match=r"'zzz': there are aesgcm, circuit_breaker, "):
         observers(**{field: "zzz"})
     with pytest.warns(ConfigurationWarning, match="'zzz'"):
         assert observers(**{field: "zzz,logging", "UNKNOWN": "warn"})
