@@ -60,6 +60,12 @@ def _names_of_checks(text: str) -> tuple[str, ...]:
     return names_of(text)
 
 
+def _function(text: str) -> object:
+    from resilience.cli.plugin.check import function_of
+
+    return function_of(text)
+
+
 def _doctor(shell: Shell, arguments: Namespace) -> int:
     from resilience.cli.doctor import run
 
@@ -114,6 +120,13 @@ CORE = (
         Argument("URL", help="of the storage; keys that nobody else has are saved and removed"),
         Argument("--quick", help="fewer rounds and processes: some 5 s instead of 20", action="store_true"),
         Argument("--only", help="run these checks, commas between", convert=_names_of_checks, metavar="CHECKS"),
+        Argument(
+            "--damage",
+            help="module:function that damages a record: function(storage, key)",
+            convert=_function,
+            metavar="FUNCTION",
+        ),
+        Argument("--unreachable", help="URL of such a storage whose store does not answer", metavar="URL"),
         JSON,
     ),
     Verb(

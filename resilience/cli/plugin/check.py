@@ -18,6 +18,8 @@ from resilience.testing import run as prove
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
+    from typing import Any
 
     from resilience.cli.shell import Shell
     from resilience.testing import Result
@@ -43,6 +45,31 @@ def names_of(text: str) -> tuple[str, ...]:
     return names
 
 
+def function_of(text: str) -> Callable[[Any, Key], object]:
+    """Find a function by its name, ``module:function``; modules of this folder are found as well.
+
+    :raises ValueError: there is none.
+    """
+    import sys
+    from importlib import import_module
+    from pathlib import Path
+
+    module, colon, name = text.partition(":")
+    if not (module and colon and name):
+        raise ValueError("write it as module:function")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        found: object = getattr(import_module(module), name)
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(found):
+        raise ValueError(f"{name!r} of {module!r} is no function")  # noqa: TRY004 - of the text that was given
+    return found
+
+
 def run(shell: Shell, arguments: Namespace) -> int:
     """Run the kit, tell each result as it comes, and the end.
 
@@ -57,6 +84,8 @@ def run(shell: Shell, arguments: Namespace) -> int:
         url,
         quick=arguments.quick,
         only=arguments.only,
+        damage=arguments.damage,
+        unreachable=arguments.unreachable,
         progress=None if arguments.json else told.result,
     )
     if arguments.json:

@@ -49,6 +49,50 @@ def test_as_json(run: Run, install: Install) -> None:
     assert [result["outcome"] for result in report["results"]] == ["failed"]
 
 
+DAMAGING = """
+def damage(storage, key):
+    with open(storage.path(key), "r+b") as record:
+        record.seek(-1, 2)
+        last = record.read(1)
+        record.seek(-1, 2)
+        record.write(bytes([last[0] ^ 1]))
+"""
+
+
+def test_records_are_damaged_and_a_store_does_not_answer(
+    run: Run, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a test class gives the kit by two methods is given here by two options."""
+    install("resilience.storage", "folder", "conformance.references:FolderStorage")
+    (tmp_path / "occupied").write_text("no folder")
+    (tmp_path / "damaging.py").write_text(DAMAGING)
+    monkeypatch.chdir(tmp_path)
+    words = ("plugin", "check", f"folder:{tmp_path / 'store'}", "--only", "damaged,unreachable")
+    done = run(*words)
+    assert (done.status, done.out.count("  - ")) == (0, 2)  # neither way was given
+    done = run(*words, "--damage", "damaging:damage", "--unreachable", (tmp_path / "occupied" / "x").as_uri())
+    assert (done.status, done.err) == (0, "")
+    assert "  ✓ damaged " in done.out
+    assert "  ✓ unreachable " in done.out
+    assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("damaging", "write it as module:function"),
+        (":damage", "write it as module:function"),
+        ("no_such_module:damage", "ModuleNotFoundError"),
+        ("json:no_such_function", "AttributeError"),
+        ("sys:path", "'path' of 'sys' is no function"),
+    ],
+)
+def test_a_function_that_is_none(run: Run, text: str, said: str) -> None:
+    done = run("plugin", "check", "memory:", "--damage", text)
+    assert (done.status, done.out) == (2, "")
+    assert said in done.err
+
+
 def test_no_secret_and_no_escape_code_is_shown(run: Run, install: Install) -> None:
     install("resilience.storage", "loud", "LoudStorage")
     for words in ([], ["--json"]):
