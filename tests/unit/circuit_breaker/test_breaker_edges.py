@@ -8,7 +8,7 @@ import pytest
 from unit.circuit_breaker.breaker_driver import START, Driver, token
 
 from resilience.policy import FAILURE, SUCCESS
-from resilience_circuit_breaker._state import LARGEST
+from resilience_circuit_breaker._state import LARGEST, LONGEST_BY_HAND
 
 if TYPE_CHECKING:
     from resilience.policy import Step
@@ -117,3 +117,73 @@ def test_a_probe_that_is_late_by_its_token_says_so() -> None:
     breaker.report(SUCCESS, token=token(lease))
     step = breaker.report(FAILURE, token=token(lease), error="TimeoutError")
     assert step.tells == (("late", {"outcome": FAILURE, "state": "half_open", "epoch": None, "error": "TimeoutError"}),)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5, LONGEST_BY_HAND])
+def test_a_state_by_hand_lasts_from_no_time_to_the_longest(seconds: float) -> None:
+    breaker = Driver()
+    breaker.control("force_open", seconds=seconds)
+    assert breaker.status.retry_after == seconds
+
+
+def test_a_permit_that_runs_out_right_now_is_not_in_flight() -> None:
+    breaker = Driver(half_open_max_calls=1, permit_timeout=30)
+    breaker.probing()
+    breaker.now += 30
+    assert breaker.status.permits_in_use == 0
+
+
+def test_a_record_without_token_is_for_the_permit_in_flight_not_for_one_that_runs_out_right_now() -> None:
+    breaker = Driver(half_open_max_calls=2, half_open_success_threshold=9, permit_timeout=30)
+    breaker.opened()
+    breaker.now += 60
+    breaker.let_in(anonymous=True)
+    breaker.now += 10
+    breaker.let_in(anonymous=True)
+    breaker.now += 20
+    breaker.report(SUCCESS)
+    assert (breaker.status.permits_in_use, breaker.state.probes.lapsed) == (0, {1: True})
+
+
+def test_a_look_at_permits_from_the_future_says_when_they_would_run_out() -> None:
+    breaker = Driver(half_open_max_calls=1, permit_timeout=30)
+    breaker.probing()
+    breaker.now -= 1000
+    assert (breaker.status.permits_in_use, breaker.status.retry_after) == (1, 30)
+
+
+@pytest.mark.parametrize("config", [{"window": "count"}, {"window": "time"}, {}])
+def test_an_older_failure_of_the_same_moment_is_not_the_last(config: dict[str, Any]) -> None:
+    breaker = Driver(**config, failure_threshold=9)
+    breaker.fail()
+    breaker.report(FAILURE, at=START - 2)
+    assert breaker.status.last_failure_time == START
+
+
+def test_an_older_failure_of_a_probe_of_the_same_moment_is_not_the_last() -> None:
+    breaker = Driver(half_open_failure_threshold=9, half_open_max_calls=None)
+    breaker.probing()
+    epoch = breaker.state.epoch
+    breaker.report(FAILURE, epoch=epoch)
+    breaker.report(FAILURE, epoch=epoch, at=breaker.now - 2)
+    assert breaker.status.last_failure_time == breaker.now
+
+
+@pytest.mark.parametrize("verb", ["force_open", "disable"])
+def test_what_tripped_it_stays_to_be_seen_when_it_is_held_by_hand(verb: str) -> None:
+    breaker = Driver(window="time", failure_threshold=3)
+    breaker.fail(3)
+    breaker.now += 10**5
+    breaker.control(verb)
+    assert breaker.status.failure_count == 3
+
+
+def test_a_streak_that_trips_beside_windows_is_the_one_that_was_used_last() -> None:
+    window = Driver(window="count")
+    window.fail()
+    streak = window.other(failure_threshold=1)
+    streak.now += 5
+    step = streak.fail()
+    assert step.moved is not None
+    assert step.tells == (("settings_conflict", {"window": "consecutive", "other": "count:100"}),)
+    assert list(streak.state.windows.items())[-1] == ("consecutive", START + 5)

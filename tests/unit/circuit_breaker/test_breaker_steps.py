@@ -117,7 +117,7 @@ def _shown(before: State, step: Step) -> str:
 
 
 def steps() -> str:
-    """Show, for each row and each configuration that gets there, what the first cases do that do something else."""
+    """Show, for each row and each configuration that gets there, what the first cases and the last one do."""
     lines: list[str] = []
     for (state, event), rows in ROWS.items():
         for index, row in enumerate(rows):
@@ -141,14 +141,13 @@ def _cases(config: CircuitBreakerConfig, state: str, event: str, index: int) -> 
                 continue
             if next(number for number, row in enumerate(rows) if row[2](config, before, happening)) == index:
                 found.setdefault(_shown(before, step))
-                if len(found) == MOST:
-                    return list(found)
-    return list(found)
+    cases = list(found)
+    return cases if len(cases) <= MOST else [*cases[: MOST - 1], cases[-1]]
 
 
 KEEPS = {KEEP: "keep", LATER: "commit later", NOW: "commit"}
-MOST = 2
-"""Cases of a row under one configuration."""
+MOST = 3
+"""Cases of a row under one configuration: the first ones and the last one."""
 
 
 def _elsewhere(config: CircuitBreakerConfig, before: State, happening: Report, event: str) -> bool:
