@@ -58,8 +58,9 @@ def _inner(key: Key) -> bytes:
 
 
 class Stored(NamedTuple):
-    """The fields of a record as the server gave them; `None` for one that is not there."""
+    """What the server found: the type of it, and the fields of a record; `None` for one that is not there."""
 
+    kind: bytes
     incarnation: bytes | None
     number: bytes | None
     sum: bytes | None
@@ -73,8 +74,10 @@ class Stored(NamedTuple):
     def checked(self, key: Key) -> tuple[bytes, Version]:
         """Return payload and version.
 
-        :raises StorageCorrupt: a field is missing or not what was written.
+        :raises StorageCorrupt: it is something else, or a field is missing or not what was written.
         """
+        if self.kind != b"hash":
+            raise StorageCorrupt(f"{key}: under its name there is no record, but a {self.kind.decode()}", key=key)
         try:
             version = self.version
         except ValueError:
@@ -91,5 +94,6 @@ def checksum(key: Key, payload: bytes, version: Version) -> bytes:
 
 
 def stored(reply: Sequence[bytes | None]) -> Stored | None:
-    """Read what a script tells of a record: whether it exists, and its fields; `None` if there is none."""
-    return Stored(*reply[1:]) if reply[0] else None
+    """Read what a script tells of a record; `None` if there is none."""
+    kind, *fields = reply
+    return None if kind is None or kind == b"none" else Stored(kind, *fields)

@@ -72,11 +72,11 @@ class SentinelRoute(Route):
             except Unreached as error:
                 why = error
             else:
-                if isinstance(reply, list):
-                    host, port = reply  # pyright: ignore[reportUnknownVariableType] - two texts
+                if reply is not None and not isinstance(reply, Refused):
+                    host, port = reply
                     self._master = Address(host.decode(), int(port))
                     return self._master
-                why = reply if reply is not None else Refused(sentinel, "ERR", f"it knows no master {self._name!r}")
+                why = reply or Refused(sentinel, "ERR", f"it knows no master {self._name!r}")
             self._seeds.remove(sentinel)
             self._seeds.append(sentinel)
         assert why is not None  # noqa: S101 - a URL names one server at least; for the type checkers

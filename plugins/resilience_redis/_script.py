@@ -42,16 +42,19 @@ class Script:
 
 _FOUND = """
 local function found()
-  local time = redis.call('TIME')
-  local record = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'sum', 'payload')
-  return {time[1], time[2], redis.call('EXISTS', KEYS[1]), record[1], record[2], record[3], record[4]}
+  local time, kind, record = redis.call('TIME'), redis.call('TYPE', KEYS[1]).ok, {false, false, false, false}
+  if kind == 'hash' then
+    record = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'sum', 'payload')
+  end
+  return {time[1], time[2], kind, record[1], record[2], record[3], record[4]}
 end
 """
 
 LOAD = Script(f"""{_FOUND}
 return found()
 """)
-"""Reply: seconds and microseconds of the server's time, whether there is a record, its four fields."""
+"""Reply: seconds and microseconds of the server's time, the type of what is stored (`none`: nothing is), and the four
+fields of a record."""
 
 SAVE = Script(f"""{_FOUND}
 local time = redis.call('TIME')
@@ -98,12 +101,9 @@ Reply: the server's time.  If it was not saved, what `LOAD` replies, with `now` 
 if it is somebody else's."""
 
 DELETE = Script(f"""{_FOUND}
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  return 0
-end
 if ARGV[1] ~= '' then
   local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number')
-  if stored[1] ~= ARGV[1] or stored[2] ~= ARGV[2] then
+  if stored[1] and (stored[1] ~= ARGV[1] or stored[2] ~= ARGV[2]) then
     return found()
   end
 end

@@ -224,7 +224,7 @@ class RedisStorage:
         if seen_key != key or record is None:
             arguments.append("no")
         else:
-            arguments += ["yes", "hash", *(field or b"" for field in record)]
+            arguments += ["yes", *(field or b"" for field in record)]
         with _translated(f"setting aside {key}", None, saving=True):
             self._run(_script.SET_ASIDE, key, arguments, timeout, self.names.aside(key))
         self._freshness.told(name, None)

@@ -57,8 +57,8 @@ class RedisServer:
         """The number of its process."""
         return self._process.pid
 
-    def admin(self, **options: Any) -> Redis:
-        """Make a client for the tests' own use."""
+    def admin(self, **options: Any) -> Any:
+        """Make a client for the tests' own use; redis-py's annotations are not complete."""
         return Redis(host="127.0.0.1", port=self.port, socket_timeout=PATIENCE, **options)
 
     def _start(self) -> subprocess.Popen[bytes]:

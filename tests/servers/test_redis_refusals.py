@@ -1,0 +1,212 @@
+"""What a server may answer instead of doing what it was asked: an error that says what to do, and no secret."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from resilience import CircuitBreaker, Event, Key, Runtime, StorageCorrupt, StorageUnavailable, hookimpl
+from resilience_redis import RedisSettings, RedisStorage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers.redis_server import RedisServer
+
+KEY = Key("test", "refused")
+SECRET = "swordfish"
+
+
+@pytest.fixture
+def storage(redis_server: RedisServer) -> Iterator[RedisStorage]:
+    storage = RedisStorage(redis_server.url, RedisSettings(push=False))
+    yield storage
+    storage.close()
+
+
+def test_noscript_is_no_error(storage: RedisStorage, redis_server: RedisServer) -> None:
+    saved = storage.resilience_save(KEY, b"1", None, None, 1)
+    with redis_server.admin() as admin:
+        admin.script_flush()
+        assert storage.resilience_load(KEY, 1).payload == b"1"
+        admin.script_flush()
+        saved = storage.resilience_save(KEY, b"2", saved.version, None, 1)
+        admin.script_flush()
+        assert storage.resilience_delete(KEY, saved.version, 1)
+
+
+def test_readonly(storage: RedisStorage, redis_server: RedisServer) -> None:
+    saved = storage.resilience_save(KEY, b"1", None, None, 1)
+    with redis_server.admin() as admin:
+        admin.replicaof("127.0.0.1", 1)
+        try:
+            with pytest.raises(StorageUnavailable, match="it is a replica: name the primary") as caught:
+                storage.resilience_save(KEY, b"2", saved.version, None, 1)
+            assert not caught.value.outcome_unknown
+            (server,) = [row for row in storage.examine() if row[0] == "server"]
+            assert server[1] is False
+            assert "slave" in server[2]
+        finally:
+            admin.replicaof("NO", "ONE")
+    assert storage.resilience_save(KEY, b"2", saved.version, None, 1).payload == b"2"
+
+
+def test_out_of_memory(storage: RedisStorage, redis_server: RedisServer) -> None:
+    saved = storage.resilience_save(KEY, b"1", None, None, 1)
+    with redis_server.admin() as admin:
+        admin.config_set("maxmemory-policy", "noeviction")
+        admin.config_set("maxmemory", 1)
+        with pytest.raises(StorageUnavailable, match="memory is full") as caught:
+            storage.resilience_save(KEY, b"2", saved.version, None, 1)
+        assert not caught.value.outcome_unknown
+        assert storage.resilience_load(KEY, 1).payload == b"1"
+
+
+def test_too_few_replicas(storage: RedisStorage, redis_server: RedisServer) -> None:
+    with redis_server.admin() as admin:
+        admin.config_set("min-replicas-to-write", 1)
+        try:
+            with pytest.raises(StorageUnavailable, match="min-replicas-to-write"):
+                storage.resilience_save(KEY, b"1", None, None, 1)
+        finally:
+            admin.config_set("min-replicas-to-write", 0)
+
+
+@pytest.mark.parametrize("command", ["SET {} x", "LPUSH {} x", "HSET {} incarnation a number 1 payload x"])
+def test_something_else_under_the_name_is_set_aside(
+    command: str, storage: RedisStorage, redis_server: RedisServer
+) -> None:
+    name = storage.names.of(KEY).decode()
+    with redis_server.admin() as admin:
+        admin.execute_command(*command.format(name).split(" "))
+        kind = admin.type(name)
+        with pytest.raises(StorageCorrupt) as caught:
+            storage.resilience_load(KEY, 1)
+        assert caught.value.key == KEY
+        storage.resilience_discard(KEY, "because", 1)
+        assert storage.resilience_load(KEY, 1).payload is None
+        aside = storage.names.aside(KEY)
+        assert admin.type(aside) == kind
+        assert 0 < admin.ttl(aside) <= 30 * 24 * 3600
+        if kind == b"hash":
+            assert admin.hget(aside, "reason") == b"because"
+
+
+def test_who_comes_later_sets_nothing_healthy_aside(storage: RedisStorage, redis_server: RedisServer) -> None:
+    other = RedisStorage(redis_server.url, RedisSettings(push=False))
+    for damage in (b"SET", b"HSET"):
+        with redis_server.admin() as admin:
+            name = storage.names.of(KEY)
+            admin.delete(name)
+            admin.execute_command(damage, name, *([b"number"] if damage == b"HSET" else []), b"x")
+        for one in (storage, other):
+            with pytest.raises(StorageCorrupt):
+                one.resilience_load(KEY, 1)
+        storage.resilience_discard(KEY, "first", 1)
+        saved = storage.resilience_save(KEY, b"healthy", None, None, 1)
+        other.resilience_discard(KEY, "second", 1)
+        assert storage.resilience_load(KEY, 1).version == saved.version
+        other.resilience_discard(Key("test", "another"), "of which nothing was read, and nothing is there", 1)
+    other.close()
+
+
+def test_a_breaker_begins_anew_after_damage_and_says_so(redis_server: RedisServer) -> None:
+    told: list[str] = []
+
+    class Telling:
+        @hookimpl
+        def resilience_event(self, event: Event) -> None:
+            told.append(event.name)
+
+    with Runtime(storage=redis_server.url, environ={}) as runtime:
+        CircuitBreaker("damaged", runtime=runtime).record_failure()
+    with redis_server.admin() as admin:
+        (name,) = admin.keys("resilience:{*")
+        admin.hset(name, "payload", b"not what was saved")
+    with Runtime(storage=redis_server.url, environ={}, observers=[Telling()]) as runtime:
+        guarded = CircuitBreaker("damaged", runtime=runtime)
+        guarded.record_failure()
+        assert guarded.status().failure_count == 1
+        assert told == ["state_reset"]
+
+
+def test_a_wrong_password_and_none(redis_server: RedisServer) -> None:
+    with redis_server.admin() as admin:
+        admin.execute_command("ACL", "SETUSER", "someone", "reset", "on", f">{SECRET}", "~*", "&*", "+@all")
+        admin.config_set("requirepass", SECRET)
+        try:
+            for user, settings in (
+                ("someone:wrong-one@", None),
+                ("nobody:wrong-one@", None),
+                (":wrong-one@", None),
+                ("", None),
+                ("", RedisSettings.model_validate({"password": "wrong-one"})),
+            ):
+                storage = RedisStorage(f"redis://{user}127.0.0.1:{redis_server.port}/1", settings)
+                with pytest.raises(StorageUnavailable, match="RESILIENCE_REDIS__PASSWORD") as caught:
+                    storage.resilience_save(KEY, b"1", None, None, 1)
+                assert not caught.value.outcome_unknown
+                said = "".join(traceback.format_exception(caught.value))
+                said += repr(storage) + repr(storage.examine()) + repr(storage.resilience_lock(KEY, 1))
+                assert "wrong-one" not in said
+                storage.close()
+            storage = RedisStorage(f"redis://:{SECRET}@127.0.0.1:{redis_server.port}/1")
+            assert storage.resilience_save(KEY, b"1", None, None, 1).payload == b"1"
+            assert storage.is_pushed is False  # nothing was loaded yet
+            storage.close()
+        finally:
+            admin.config_set("requirepass", "")
+
+
+def test_a_database_that_there_is_not(redis_server: RedisServer) -> None:
+    storage = RedisStorage(f"redis://127.0.0.1:{redis_server.port}/999", RedisSettings(push=False))
+    with pytest.raises(StorageUnavailable, match="DB index is out of range"):
+        storage.resilience_load(KEY, 1)
+
+
+def test_what_doctor_is_told(redis_server: RedisServer) -> None:
+    storage = RedisStorage(redis_server.url)
+    rows = {what: (well, detail, fix) for what, well, detail, fix in storage.examine()}
+    assert rows["server"][0]
+    assert "Redis 7" in rows["server"][1] or "Valkey" in rows["server"][1]
+    assert rows["eviction"][0]
+    assert rows["push"] == (True, "commits of others are told at once", "")
+    with redis_server.admin() as admin:
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+        admin.config_set("maxmemory", "100mb")
+        (eviction,) = [row for row in storage.examine() if row[0] == "eviction"]
+        admin.config_set("maxmemory-policy", "noeviction")
+    assert eviction[1] is False
+    assert "noeviction" in eviction[3]
+    storage.close()
+    deaf = RedisStorage(redis_server.url, RedisSettings(push=False))
+    assert [row[:2] for row in deaf.examine()] == [("server", True), ("eviction", True), ("push", True)]
+    deaf.close()
+    down = RedisStorage("redis://127.0.0.1:1")
+    assert [row[:2] for row in down.examine()] == [("server", False), ("push", False)]
+    down.close()
+
+
+def test_so_many_connections_and_no_more(redis_server: RedisServer) -> None:
+    storage = RedisStorage(redis_server.url, RedisSettings(push=False, max_connections=1))
+    storage.resilience_load(KEY, 1)
+    redis_server.stop()
+    try:
+        from threading import Thread
+
+        def load() -> None:
+            with contextlib.suppress(StorageUnavailable):
+                storage.resilience_load(KEY, 0.5)
+
+        first = Thread(target=load)
+        first.start()
+        with pytest.raises(StorageUnavailable, match="1 requests of this process"):
+            while first.is_alive():
+                storage.resilience_load(KEY, 0.01)
+        first.join()
+    finally:
+        redis_server.go_on()
+    storage.close()

@@ -1,0 +1,373 @@
+"""What of the Redis storage needs no server and no driver: URLs, names, records, freshness, settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from resilience import ConfigurationError, Key, PluginError, Runtime, StorageCorrupt, Version
+from resilience_redis import RedisSettings, RedisStorage, _connections, _errors, _route, _script, storage
+from resilience_redis._address import Address, Place, parse
+from resilience_redis._freshness import Freshness
+from resilience_redis._record import Names, Stored, checksum, stored
+from resilience_redis._turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KEY = Key("test", "one")
+
+
+@pytest.fixture(autouse=True)
+def _the_driver_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is imported at the first use, and nothing is used here; where it is looked into, the test says so."""
+    monkeypatch.setattr(storage, "find_spec", str)
+
+
+# --- URLs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "shown"),
+    [
+        ("redis://host", Place("one", (Address("host", 6379),)), "redis://host:6379/0"),
+        ("valkey://h:1/", Place("one", (Address("h", 1),)), "redis://h:1/0"),
+        (
+            "rediss://us%3Aer:p%40ss@h:1/7",
+            Place("one", (Address("h", 1),), True, "us:er", "p@ss", 7),
+            "rediss://h:1/7",
+        ),
+        ("valkeys://:pass@h", Place("one", (Address("h", 6379),), True, None, "pass"), "rediss://h:6379/0"),
+        ("redis://[::1]:2", Place("one", (Address("::1", 2),)), "redis://[::1]:2/0"),
+        ("redis://[::1]", Place("one", (Address("::1", 6379),)), "redis://[::1]:6379/0"),
+        ("redis+unix:///run/r%20s", Place("one", (Address("/run/r s"),)), "redis+unix:///run/r s?db=0"),
+        (
+            "redis+unix://u:p@/run/s?db=3",
+            Place("one", (Address("/run/s"),), False, "u", "p", 3),
+            "redis+unix:///run/s?db=3",
+        ),
+        (
+            "rediss+sentinel://u:p@a,b:2/my%20master/4",
+            Place("sentinel", (Address("a", 26379), Address("b", 2)), True, "u", "p", 4, "my master"),
+            "rediss+sentinel://a:26379,b:2/my master/4",
+        ),
+        (
+            "redis+cluster://a,b:2",
+            Place("cluster", (Address("a", 6379), Address("b", 2))),
+            "redis+cluster://a:6379,b:2",
+        ),
+    ],
+)
+def test_urls(url: str, place: Place, shown: str) -> None:
+    assert parse(url) == place
+    assert str(place) == shown
+    assert repr(RedisStorage(url, RedisSettings(push=False))) == f"<RedisStorage {shown}>"
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis:", "names no server"),
+        ("redis:host", "names no server"),
+        ("redis://", "host or host:port"),
+        ("redis://h:x", "host or host:port"),
+        ("redis://h:0", "host or host:port"),
+        ("redis://h:99999", "host or host:port"),
+        ("redis://h,i", "too many parts"),
+        ("redis://h/0/1", "too many parts"),
+        ("redis://h/x", "the database is a number"),
+        ("redis://h?timeout=3", "the settings are variables"),
+        ("redis+unix://host/run/s", "absolute path"),
+        ("redis+unix://", "absolute path"),
+        ("redis+unix:///run/s?timeout=3", "the one thing after"),
+        ("redis+sentinel://h", "what the Sentinels call"),
+        ("redis+cluster://h/0", "too many parts"),
+    ],
+)
+def test_urls_that_are_none(url: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        RedisStorage(url.replace("//", "//me:swordfish@") if "unix" not in url else url)
+    assert "swordfish" not in str(caught.value)
+    assert "write redis" in str(caught.value)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_section_of_variables_for_all_schemes() -> None:
+    environ = {"RESILIENCE_REDIS__PREFIX": "shop:", "RESILIENCE_REDIS__PUSH": "off"}
+    for scheme in ("redis", "valkeys", "rediss+cluster"):
+        with Runtime(storage=f"{scheme}://h", environ=environ) as runtime:
+            opened: Any = runtime.opened.storage
+            assert opened.names.channel == b"shop:changed"
+            assert "push" not in opened.capabilities
+
+
+def test_a_wrong_prefix_and_an_unknown_setting() -> None:
+    for prefix in ("a b", "a{b}", "a\tb", "x" * 101):
+        with (
+            pytest.raises(ConfigurationError, match="RESILIENCE_REDIS__PREFIX"),
+            Runtime(storage="redis://h", environ={"RESILIENCE_REDIS__PREFIX": prefix}) as runtime,
+        ):
+            _ = runtime.opened
+    with (
+        pytest.raises(ConfigurationError, match="did you mean RESILIENCE_REDIS__MAX_STALENESS"),
+        Runtime(storage="redis://h", environ={"RESILIENCE_REDIS__MAX_STALENES": "1"}) as runtime,
+    ):
+        _ = runtime.opened
+
+
+def test_passwords_are_not_shown() -> None:
+    settings = RedisSettings.model_validate({"password": "swordfish", "sentinel_password": "swordfish"})
+    made = RedisStorage("redis+sentinel://u@h/m", settings)
+    assert "swordfish" not in repr(settings) + repr(made) + repr(vars(made))
+    said = made._manner.opening(Address("h", 26379)), made._manner.opening(Address("elsewhere", 1))
+    assert said == ([("AUTH", "swordfish")], [("AUTH", "u", "swordfish")])
+
+
+def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "find_spec", dict[str, str]().get)
+    with pytest.raises(PluginError, match=r"pip install 'resilience-framework\[redis\]'"):
+        RedisStorage("redis://h")
+
+
+# --- names and records ------------------------------------------------------------------------------------------------
+
+
+def test_names() -> None:
+    names = Names("resilience:")
+    assert names.of(Key("circuit_breaker", "payments")) == b"resilience:{circuit_breaker:payments}"
+    keys = [Key("a", "b:c"), Key("a:b", "c"), Key("a", "{x}"), Key("{", "}"), Key("%3A", ":"), Key("a", "ü}")]
+    assert len({names.of(key) for key in keys}) == len(keys)
+    assert [names.key_of(names.of(key)) for key in keys] == keys
+    for name in (
+        b"resilience:{a}",
+        b"resilience:{a: }",
+        b"resilience:{a:b",
+        b"resilience:{a\xff:b}",
+        b"resilience:{:b}",
+    ):
+        assert names.key_of(name) is None
+    assert Names("a*[b]?\\").pattern == rb"a\*\[b\]\?\\{*"
+
+
+def test_records() -> None:
+    version = Version("abc", 3)
+    sound = Stored(b"hash", b"abc", b"3", checksum(KEY, b"{}", version), b"{}")
+    assert stored([b"none", None, None, None, None]) is None
+    assert stored([*sound]) == sound
+    assert sound.checked(KEY) == (b"{}", version)
+    for damaged in (
+        sound._replace(kind=b"list"),
+        sound._replace(payload=None),
+        sound._replace(payload=b"{ }"),
+        sound._replace(number=b"4"),
+        sound._replace(number=None),
+        sound._replace(number=b"x"),
+        sound._replace(incarnation=b"\xff"),
+        sound._replace(sum=None),
+    ):
+        with pytest.raises(StorageCorrupt):
+            damaged.checked(KEY)
+    with pytest.raises(StorageCorrupt):
+        sound.checked(Key("test", "copied to another name"))
+
+
+# --- freshness --------------------------------------------------------------------------------------------------------
+
+V1, V2, V3, OTHER = Version("a", 1), Version("a", 2), Version("a", 3), Version("b", 1)
+
+
+def test_an_answer_makes_older_snapshots_old() -> None:
+    freshness = Freshness()
+    number = freshness.number(b"k")
+    first = freshness.answered(number, number[0], V1)
+    again = freshness.answered(number, number[0], V1)
+    assert (first(), again()) == (True, True)
+    second = freshness.answered(number, number[0], V2)
+    assert (first(), again(), second()) == (False, False, True)
+
+
+@pytest.mark.parametrize(
+    ("news", "answer", "is_current"),
+    [
+        ([V2], V2, True),  # the news were of this very one
+        ([V2], V3, True),  # a commit that was made upon it
+        ([V2], V1, False),
+        ([V2, V3], V2, False),
+        ([V2, None], V2, False),
+        ([None], None, True),
+        ([OTHER], V2, False),  # which of the two came later, nobody can tell
+        ([V2], None, False),
+    ],
+)
+def test_news_that_come_before_the_answer(
+    news: Sequence[Version | None], answer: Version | None, *, is_current: bool
+) -> None:
+    freshness = Freshness()
+    number = freshness.number(b"k")
+    before = number[0]
+    for version in news:
+        freshness.told(b"k", version)
+    assert freshness.answered(number, before, answer)() is is_current
+
+
+def test_news_that_are_none() -> None:
+    freshness = Freshness()
+    number = freshness.number(b"k")
+    word = freshness.answered(number, number[0], V2)
+    freshness.told(b"k", V1)
+    freshness.told(b"k", V2)
+    freshness.told(b"another", V3)
+    assert word()
+    freshness.told(b"k", None)
+    assert not word()
+    word = freshness.answered(number, number[0], None)
+    assert word()
+    freshness.forget()
+    assert not word()
+    freshness.after_fork()
+    assert freshness.answered(number, number[0], V1)()
+
+
+def test_a_key_that_nobody_holds_is_forgotten() -> None:
+    freshness = Freshness()
+    word = freshness.answered(freshness.number(b"k"), 0, V1)
+    assert len(freshness._numbers) == 1
+    del word
+    assert len(freshness._numbers) == 0
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_late_waits_and_asks_for_his_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, now = Turns(), [100.0]
+    monkeypatch.setattr("resilience_redis._turns.clock.monotonic", lambda: now[0])
+    lost: list[Any] = [b"1", b"0", b"hash", b"a", b"1", b"0", b"{}"]
+    assert turns.ask(KEY)[1] == ""
+    assert turns.pause(KEY, lost) == 0.0  # at once, with what the reply has brought
+    assert 0.001 <= turns.pause(KEY, lost) <= 0.003
+    assert turns.pause(KEY, lost) == 0.0
+    assert turns.pause(KEY, [*lost, b"wait"]) > 0
+    now[0] += 0.004
+    assert turns.ask(KEY)[1] == "late"
+    assert turns.pause(KEY, lost) > 0
+    assert turns.pause(KEY, [*lost, b"now"]) == 0.0
+    assert turns.pause(KEY, [b"1", b"0"]) == 0.0
+    assert turns.ask(KEY)[1] == ""
+
+
+# --- errors and routes ------------------------------------------------------------------------------------------------
+
+
+class Refusing:
+    """Drives requests and answers each with the next of what was planned."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str]] = []
+
+    def drive(self, requests: Any) -> Any:
+        try:
+            address, commands = next(requests)
+            while True:
+                self.asked.append((str(address), commands[0][0]))
+                answer = self.answers.pop(0)
+                if isinstance(answer, _errors.Unreached):
+                    address, commands = requests.throw(answer)
+                else:
+                    address, commands = requests.send([answer])
+        except StopIteration as stop:
+            return stop.value
+
+
+A, B, C = Address("a", 1), Address("b", 2), Address("c", 3)
+SCRIPT = _script.LOAD
+
+
+def refused(code: str, rest: str = "…") -> _errors.Refused:
+    return _errors.Refused(A, code, f"{code} {rest}")
+
+
+def test_a_cluster_is_learnt_from_what_it_says() -> None:
+    pytest.importorskip("redis")
+    route = _route.route_of(Place("cluster", (A, B)))
+    driver = Refusing(_errors.Unreached(A, "down", sent=False), refused("MOVED", "1 c:3"), "well", "again")
+    assert driver.drive(_route.run(route, SCRIPT, (b"k",), ())) == "well"
+    assert driver.drive(_route.run(route, SCRIPT, (b"k",), ())) == "again"
+    assert [where for where, _ in driver.asked] == ["a:1", "b:2", "c:3", "c:3"]
+    driver = Refusing(_errors.Unreached(C, "down", sent=True))
+    with pytest.raises(_errors.Unreached):
+        driver.drive(_route.run(route, SCRIPT, (b"k",), ()))
+    driver = Refusing(refused("ASK", "1 :7"), refused("NOSCRIPT"), "asked")
+    assert driver.drive(_route.run(route, SCRIPT, (b"k",), ())) == "asked"
+    assert driver.asked == [("b:2", "EVALSHA"), ("b:7", "ASKING"), ("b:7", "ASKING")]
+
+
+def test_who_is_sent_around_gives_up() -> None:
+    pytest.importorskip("redis")
+    route = _route.route_of(Place("cluster", (A,)))
+    driver = Refusing(*[refused("MOVED", "1 b:2")] * 9)
+    with pytest.raises(_errors.Refused):
+        driver.drive(_route.run(route, SCRIPT, (b"k",), ()))
+    assert len(driver.asked) == 5
+
+
+def test_a_replica_makes_the_sentinels_be_asked_again() -> None:
+    route = _route.route_of(Place("sentinel", (A, B), master="m"))
+    driver = Refusing([b"c", b"3"], refused("READONLY"), None, [b"d", b"4"], "well")
+    assert driver.drive(_route.run(route, SCRIPT, (b"k",), ())) == "well"
+    assert [where for where, _ in driver.asked] == ["a:1", "c:3", "a:1", "b:2", "d:4"]
+    unreached = [_errors.Unreached(A, "down", sent=False)] * 2
+    assert route.lose(b"k", Address("d", 4))
+    with pytest.raises(_errors.Unreached):
+        Refusing(*unreached).drive(_route.run(route, SCRIPT, (b"k",), ()))
+
+
+def test_listing_asks_everybody_and_tells_of_who_does_not_answer() -> None:
+    route = _route.route_of(Place("cluster", (A, B)))
+    slots = [[0, 1, [b"", 1, b"id"]], [2, 3, [b"c", 3, b"id"], [b"replica", 9, b"id"]]]
+    driver = Refusing(_errors.Unreached(A, "down", sent=False), slots, [b"5", [b"x"]], [b"0", [b"x", b"y"]], [b"0", []])
+    assert driver.drive(_route.each_key(route, b"*")) == {b"x", b"y"}
+    assert {where for where, _ in driver.asked} == {"a:1", "b:2", "b:1", "c:3"}
+    for answers in ([refused("NOPERM")], [slots, refused("NOPERM")]):
+        with pytest.raises(_errors.Refused):
+            Refusing(*answers).drive(_route.each_key(route, b"*"))
+    with pytest.raises(_errors.Unreached):
+        Refusing(*[_errors.Unreached(A, "down", sent=False)] * 2).drive(_route.each_key(route, b"*"))
+
+
+def test_what_a_server_says_is_told_with_what_to_do() -> None:
+    exceptions = pytest.importorskip("redis").exceptions
+    for error, code in (
+        (exceptions.AuthenticationError("invalid"), "AUTH"),
+        (exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "LOADING"),
+        (exceptions.ReadOnlyError("You can't write"), "READONLY"),
+        (exceptions.ClusterDownError("The cluster is down"), "CLUSTERDOWN"),
+        (exceptions.MasterDownError("Link with MASTER is down"), "MASTERDOWN"),
+        (exceptions.TryAgainError("Multiple keys"), "TRYAGAIN"),
+        (exceptions.ResponseError("MISCONF Redis is configured"), "MISCONF"),
+        (exceptions.ResponseError("BUSY Redis is busy"), "BUSY"),
+        (exceptions.ResponseError("ACL failure in script: no"), "NOPERM"),
+        (exceptions.ResponseError("Error running script: WRONGTYPE Operation"), "WRONGTYPE"),
+    ):
+        refusal = _errors.refusal(A, error)
+        assert refusal.code == code
+        said = _errors.unavailable(refusal, "saving it", KEY, saving=True)
+        assert isinstance(said, StorageCorrupt) == (code == "WRONGTYPE")
+        assert str(said).startswith("saving it: ")
+        assert (";" in str(said)) == (code not in {"TRYAGAIN", "WRONGTYPE"})
+    moved = exceptions.MovedError("12 h:7")
+    assert (_errors.refusal(A, moved).code, _errors.refusal(A, moved).rest) == ("MOVED", "12 h:7")
+    assert _errors.refusal(A, exceptions.AskError("12 h:7")).code == "ASK"
+    assert not _errors.is_refusal(exceptions.ConnectionError())
+
+
+def test_redis_py_is_kept_quiet_in_each_of_its_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    redis = pytest.importorskip("redis")
+    _connections._silence.cache_clear()
+    monkeypatch.delattr(redis, "DriverInfo", raising=False)
+    assert _connections._silence() == {"lib_name": None, "lib_version": None}
+    _connections._silence.cache_clear()
