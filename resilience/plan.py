@@ -23,7 +23,7 @@ from resilience.jsontext import scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Any
 
     from resilience.cli.verbs import Verb
@@ -58,6 +58,13 @@ _HOMES = ("HOME", "XDG_STATE_HOME")
 """They say what ``file:`` means."""
 _FORMAT = 3
 _MOST_BYTES = 1_000_000
+_SECOND = 10**9
+_STEP = 0.05
+_COARSE_STEP = 2.05
+"""Seconds within which two changes may have the same time: some 4 ms on most file systems, 2 s on the coarsest, which
+notes whole seconds."""
+_LEFT_BEHIND = 3600.0
+"""Seconds after which a half-made plan was left behind by a process that was killed."""
 
 
 class Sealed:
@@ -235,16 +242,29 @@ def _changed(path: str) -> list[int] | None:
     return [status.st_mtime_ns, status.st_ino, 0 if path == "" else status.st_size]
 
 
+def _is_settled(content: Sequence[Any], begun: float) -> bool:
+    """Whether all that the content names was changed long enough before the composing began for a change to show.
+
+    A file system notes times in steps: what is changed twice within one looks as it did after the first time.
+    """
+    (*_, folders, file), sources, _ = content
+    times = [changed[0] for _, changed in (*folders, *sources) if changed is not None]
+    if file is not None and file[1] is not None:
+        times.append(file[1][-1])
+    return all(begun - time / _SECOND > (_STEP if time % _SECOND else _COARSE_STEP) for time in times)
+
+
 def _sources(values: Iterable[str]) -> list[list[Any]]:
-    """Say of the modules of ``module:Class`` names, and of their packages, which files they were read from."""
+    """Say of ``module:Class`` names which files they were read from: where they were found, and where they are made."""
     files: set[str] = set()
     for value in values:
-        module = value.partition(":")[0]
-        while module:
-            found = getattr(sys.modules.get(module), "__file__", None)
-            if isinstance(found, str):
-                files.add(found)
-            module = module.rpartition(".")[0]
+        for place in (value.partition(":")[0], getattr(named(value), "__module__", "")):
+            module = place
+            while module:
+                found = getattr(sys.modules.get(module), "__file__", None)
+                if isinstance(found, str):
+                    files.add(found)
+                module = module.rpartition(".")[0]
     return [[file, _changed(file)] for file in sorted(files)]
 
 
@@ -293,7 +313,10 @@ def find(environ: Mapping[str, str]) -> Plan | None:
             text = os.read(fd, _MOST_BYTES).decode("ascii")
         finally:
             os.close(fd)
-        seal, sources, fields = scanner()(text, 0)[0]
+        content, end = scanner()(text, 0)
+        seal, sources, fields = content
+        if end != len(text) or type(fields) is not dict:
+            return None
         if seal != fingerprint(environ) or any(_changed(file) != known for file, known in sources):
             return None
         return Plan(fields)
@@ -301,12 +324,13 @@ def find(environ: Mapping[str, str]) -> Plan | None:
         return None
 
 
-def keep(environ: Mapping[str, str], fields: Mapping[str, Any], names: Iterable[str]) -> bool:
+def keep(environ: Mapping[str, str], fields: Mapping[str, Any], names: Iterable[str], begun: float) -> bool:
     """Keep a plan for the runs to come, and tell whether that was done.
 
     Others may do the same at the same time: each writes a file of its own and puts it into its place whole.
 
     :param names: ``module:Class`` of all that the plan relies on.
+    :param begun: wall-clock seconds at which the composing began: what changed since then may have been missed.
     """
     import json
 
@@ -319,17 +343,28 @@ def keep(environ: Mapping[str, str], fields: Mapping[str, Any], names: Iterable[
         text = json.dumps(content, allow_nan=False)
         if json.loads(text) != content or len(text) > _MOST_BYTES:
             return False  # something that is not what it was when it is read again
-        os.makedirs(os.path.dirname(folder), mode=0o700, exist_ok=True)
-        try:
-            os.mkdir(folder, 0o700)
-        except FileExistsError:
-            pass
-        if not _is_ours(os.lstat(folder), _FOLDER):
+        if not _is_settled(content, begun) or not _is_made(folder):
             return False
         _put(folder, name, text)
+        _sweep(folder, name, begun)
     except (OSError, ValueError, TypeError, RecursionError):
         return False
     return True
+
+
+def _is_made(folder: str) -> bool:
+    """Make the folder, and the cache around it, if they are missing; tell whether it is there and ours alone.
+
+    Not where somebody else is at home, whose variables we have (`sudo`): he could never use what we make.
+    """
+    cache = os.path.dirname(folder)
+    for path in (cache, folder):
+        try:
+            if os.stat(os.path.dirname(path)).st_uid == os.geteuid():
+                os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+    return _is_ours(os.lstat(folder), _FOLDER)
 
 
 def _put(folder: str, name: str, text: str) -> None:
@@ -347,3 +382,14 @@ def _put(folder: str, name: str, text: str) -> None:
     except BaseException:
         os.unlink(new)
         raise
+
+
+def _sweep(folder: str, name: str, now: float) -> None:
+    """Drop what processes that were killed left half made."""
+    for other in os.listdir(folder):
+        path = os.path.join(folder, other)
+        try:
+            if other.startswith(f"{name}.") and now - os.lstat(path).st_mtime > _LEFT_BEHIND:
+                os.unlink(path)
+        except OSError:
+            pass  # somebody else did

@@ -29,7 +29,7 @@ def keep(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str]])
     names = [value for value in (fields["storage"], fields["reader"]) if value is not None]
     names += [value for _, value, _, _ in fields["observers"] if value is not None]
     names += [value for value, _ in verbs.values()]
-    return plan.keep(runtime.environ, fields, names)
+    return plan.keep(runtime.environ, fields, names, runtime.begun)
 
 
 def _fields(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str]]) -> dict[str, Any] | None:

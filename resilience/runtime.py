@@ -12,7 +12,7 @@ from _thread import RLock
 from _thread import allocate_lock as Lock  # noqa: N812 - what `threading` offers under this name; it takes 4 ms
 from _weakref import ref  # what `weakref` offers under this name, without its containers, which take a millisecond
 
-from resilience.clock import SystemClock
+from resilience.clock import SystemClock, wall
 from resilience.errors import ConfigurationError, PluginError, ResilienceError, StorageUnavailable
 
 TYPE_CHECKING = False
@@ -150,6 +150,8 @@ class Runtime:
         environ: Mapping[str, str] | None = None,
         plan: Plan | None = None,
     ) -> None:
+        self.begun = wall()
+        """Wall-clock second at which it was made; nothing was read or loaded for it before."""
         self._plan = plan
         self._storage = storage
         self._storage_timeout = storage_timeout

@@ -10,7 +10,7 @@ from storages import Recorder
 from storages import install as install_storages
 from unit.cli.command_line import Done
 
-from resilience import Runtime, cli
+from resilience import Runtime, cli, plan
 from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -65,7 +65,11 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Install:
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    # What a test writes, it writes just before; a plan waits until a change would show, see `test_plan`.
+    monkeypatch.setattr(plan, "_STEP", float("-inf"))
+    monkeypatch.setattr(plan, "_COARSE_STEP", float("-inf"))
+
     def run(*words: str) -> Done:
         capfd.readouterr()
         status = cli.main(words)

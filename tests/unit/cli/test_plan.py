@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import resilience.runtime
 from resilience import CircuitBreaker, Runtime, hookimpl, plan, plugins
-from resilience.cli import grammar, parser
+from resilience.cli import catalogue, grammar, parser, watch
 from resilience.cli.arguments import COMMAND, FOR, JSON, NAME, NAMES, REASON
 from resilience.cli.verbs import Argument, Verb
+from resilience.clock import wall
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_memory import MemoryStorage
 
@@ -94,12 +97,24 @@ LINES = (
     "config --json",
     "events zzz",
     "plugins",
+    "plugin new file",
+    "plugin check memory: --quick --only hooks,versions",
+    "plugin check memory: --only nonsense",
+    "storage init",
+    "storage init memory: --print",
+    "storage copy memory: memory:",
+    "metrics-only b --for 1h",
+    "doctor --json",
+    "watch --interval soon",
+    "watch",
+    "demo --seconds no",
     "--version",
 )
 """Each verb, and each way to go wrong."""
 
 _TIMES = re.compile(
-    r"[0-9.]+ s\b|\b\d{9,}(?:\.\d+)?|@[0-9a-f]{8}|\b[0-9a-f]{16,}\S*|\"(?:retry_after|\w+_time|opened_at)\": [0-9.]+"
+    r"[0-9.]+ s\b|[0-9]+ (?:µ|\\u00b5)s\b|\b\d{9,}(?:\.\d+)?|@[0-9a-f]{8}|\b[0-9a-f]{16,}\S*"
+    r"|\"(?:retry_after|\w+_time|opened_at)\": [0-9.]+|\"detail\": \"[^\"]*\""
 )
 
 
@@ -111,21 +126,42 @@ def timeless(done: Sequence[Done]) -> list[tuple[object, ...]]:
     return [tuple(_TIMES.sub("…", part) if isinstance(part, str) else part for part in each) for each in done]
 
 
+def without_plan(_environ: object) -> None:
+    """In the place of `plan.find`."""
+
+
+def interrupt(_seconds: float) -> None:
+    raise KeyboardInterrupt
+
+
 def test_every_verb_answers_the_same_with_a_plan(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RESILIENCE_PLAN", "0")
-    without = answers(run)
-    assert not kept().exists()
-    monkeypatch.setenv("RESILIENCE_PLAN", "1")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
-    run("status")
-    assert kept().exists()
-    monkeypatch.setenv("RESILIENCE_STORAGE", f"file://{tmp_path}/storage")
-    run("status")
+    monkeypatch.setattr(watch, "sleep", interrupt)
+    with monkeypatch.context() as alone:
+        alone.setattr(plan, "find", without_plan)
+        expected = answers(run)
+    shutil.rmtree(tmp_path / "state-home")
     before = kept().read_bytes()
-    told = answers(run, [line for line in LINES if not line.startswith(("config", "plugins"))])
-    expected = [done for line, done in zip(LINES, without, strict=True) if not line.startswith(("config", "plugins"))]
-    assert timeless(told) == timeless(expected)
+    assert found()
+    told = answers(run)
+    for line, one, other in zip(LINES, timeless(told), timeless(expected), strict=True):
+        assert one == other, line
     assert kept().read_bytes() == before
+
+
+def test_no_verb_is_left_out_of_that() -> None:
+    said = {" ".join(catalogue.joined(line.split())[:1]) for line in LINES}
+    with Runtime() as runtime:
+        verbs = {verb.name for verb in (*catalogue.CORE, *catalogue.of_plugins(runtime.selection)[0])}
+    assert verbs - said == set()
+
+
+def test_the_switch_turns_it_off(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("check", "a")
+    monkeypatch.setenv("RESILIENCE_PLAN", "0")
+    assert not found()
+    kept().unlink()
+    assert run("check", "a") == (0, "", "")
+    assert not kept().exists()
 
 
 @pytest.mark.parametrize(
@@ -423,7 +459,7 @@ def test_without_a_home_there_is_no_plan(monkeypatch: pytest.MonkeyPatch, run: R
     monkeypatch.setenv("HOME", "")
     assert plan.place(os.environ) is None
     assert not found()
-    assert not plan.keep(os.environ, {}, [])
+    assert not plan.keep(os.environ, {}, [], 0.0)
     assert run("check", "a").status == 0
 
 
@@ -441,6 +477,45 @@ def test_a_write_that_fails_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "replace", full)
     assert run("check", "a").status == 0
     assert list(kept().parent.iterdir()) == []
+
+
+def test_what_a_killed_process_left_half_made_is_dropped(run: Run) -> None:
+    run("check", "a")
+    old, new, foreign = (kept().with_name(f"{kept().name}{end}") for end in (".0123", ".4567", "x"))
+    for path in (old, new, foreign):
+        path.write_text("[")
+    for path in (old, foreign):
+        os.utime(path, (1e9, 1e9))
+    kept().unlink()
+    run("check", "a")
+    assert {path.name for path in kept().parent.iterdir()} == {kept().name, new.name, foreign.name}
+
+
+def test_what_others_drop_meanwhile_is_no_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: [*listdir(path), f"{kept().name}.gone"])
+    assert run("check", "a") == (0, "", "")
+    assert found()
+
+
+def test_nothing_is_made_in_the_home_of_somebody_else(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    shutil.rmtree(kept().parents[1], ignore_errors=True)
+    kept().parents[1].mkdir()
+    assert run("check", "a").status == 0
+    assert list(kept().parents[1].iterdir()) == []
+
+
+@pytest.mark.parametrize("fields", ["[]", "null", '"text"', "{} {}", "{}}"])
+def test_a_plan_that_is_no_plan_behind_its_seal_is_composed_anew(run: Run, fields: str) -> None:
+    run("check", "a")
+    whole = kept().read_text()
+    sealed, _, _ = whole.rpartition(', {"url"')
+    kept().write_text(f"{sealed}, {fields}]" if "}}" not in fields else f"{whole}]")
+    assert not found()
+    assert run("check", "a") == (0, "", "")
+    assert kept().read_text() == whole
 
 
 # --- what is not kept -------------------------------------------------------------------------------------------------
@@ -485,6 +560,52 @@ def test_the_url_of_the_storage_is_not_kept(
     assert run("check", "a").status == 0
 
 
+@pytest.fixture
+def real_steps(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Undo what `run` does for the other tests."""
+    monkeypatch.setattr(plan, "_STEP", 0.05)
+    monkeypatch.setattr(plan, "_COARSE_STEP", 2.05)
+    assert run("check", "a") == (0, "", "")
+
+
+@pytest.mark.usefixtures("real_steps")
+def test_nothing_is_kept_of_what_changed_a_moment_ago(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is changed twice in an instant, without another size, looks as it did after the first time."""
+    path = tmp_path / "resilience.toml"
+    path.write_text("[circuit_breaker]\nfailure_threshold = 1\n")
+    monkeypatch.setenv("RESILIENCE_CONFIG", str(path))
+    now = int(wall()) + 10 * 86400  # all else that a plan depends on was changed long ago then
+    monkeypatch.setattr(resilience.runtime, "wall", lambda: now)
+    for changed, is_kept in (
+        (now + 0.5, False),
+        (now - 0.03125, False),
+        (now - 1, False),  # a whole second: the file system may note no others
+        (now - 0.5, True),
+        (now - 3, True),
+    ):
+        kept().unlink(missing_ok=True)
+        os.utime(path, ns=(int(changed * 1e9), int(changed * 1e9)))
+        assert run("check", "a") == (0, "", "")
+        assert kept().exists() is is_kept
+
+
+@pytest.mark.usefixtures("real_steps")
+def test_nothing_is_kept_of_what_changed_while_it_was_composed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = tmp_path / "modules"
+    place.mkdir()
+    os.utime(place, (1e9 + 0.5, 1e9 + 0.5))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
+    with Runtime() as runtime:
+        CircuitBreaker("a").check()
+        assert runtime.keep_plan({})
+        (place / "new.dist-info").mkdir()
+        assert not runtime.keep_plan({})
+
+
 @pytest.mark.parametrize("observer", ["WatchingObserver", "DeafObserver"])
 def test_a_composition_that_pluggy_has_a_part_in_or_that_went_wrong_is_not_kept(
     run: Run, install: Install, observer: str
@@ -509,7 +630,7 @@ def test_an_observer_is_told_with_a_plan_too(run: Run, install: Install) -> None
 
 
 def test_starts_at_the_same_time_leave_one_whole_plan() -> None:
-    line = [sys.executable, "-m", "resilience", "check", "a"]
+    line = [sys.executable, "-P", "-m", "resilience", "check", "a"]
     started = [subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)]
     for process in started:
         assert process.communicate(timeout=60) == (b"", b"")
