@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from resilience.ports import Observers
     from resilience.storage import Key
 
-LIMITED = frozenset({"late", "settings_conflict"})
-"""Events that a caller can bring about as often as he likes; of one name and key, one is told a second."""
 LIMIT = 1.0
-"""Seconds between two of them."""
+"""Seconds between two events that a caller can bring about as often as he likes, of one name and key."""
 _MOST_LIMITED = 1000
 
 COMPLAIN_EVERY = 60.0
@@ -47,13 +45,18 @@ class Announcer:
             transition = Transition(key, move.old, move.new, move.reason, done.now, version, epoch)
             for name, tell in self._observers.transitions:
                 self._tell(name, tell, transition)
-        for event, data in (*done.resets, *done.tells):
+        for event, data in done.resets:
             self.event(event, key, done.now, data)
+        limited = cell.policy.limited_events
+        for event, data in done.tells:
+            self.event(event, key, done.now, data, limited=event in limited)
 
-    def event(self, name: str, key: Key | None, now: float, data: Mapping[str, object]) -> None:
-        """Tell one event, unless one that is alike was told just now: then the next one says how many were not."""
+    def event(
+        self, name: str, key: Key | None, now: float, data: Mapping[str, object], *, limited: bool = False
+    ) -> None:
+        """Tell one event; if it is `limited`, unless one was told just now: then the next says how many were not."""
         if self._observers.events:
-            if name in LIMITED:
+            if limited:
                 suppressed = self._suppressed((name, key))
                 if suppressed is None:
                     return

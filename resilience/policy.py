@@ -11,7 +11,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Any, ClassVar, Literal, Protocol, Self
 
     from resilience.cli.verbs import Verb
@@ -290,6 +290,14 @@ if TYPE_CHECKING:
 
         def judge_result(self, result: object, /) -> Outcome:
             """Say what a returned value means."""
+            ...
+
+        @property
+        def limited_events(self) -> Collection[str]:
+            """Names of the events that callers can bring about as often as they like.
+
+            Of one of these and one key, observers are told once a second.
+            """
             ...
 
         @property

@@ -77,6 +77,7 @@ class CircuitBreakerPolicy(Machine):
     )
 
     kind: ClassVar[str] = KIND
+    limited_events: ClassVar[frozenset[str]] = frozenset({"late", "settings_conflict"})
 
     def __init__(self, config: CircuitBreakerConfig) -> None:
         super().__init__(config)

@@ -23,19 +23,19 @@ def test_one_late_report_a_second_is_told_and_the_next_says_how_many_were_not() 
     clock = ManualClock()
     telling, told = announcer(clock)
     for _ in range(10):
-        telling.event("late", key("a"), clock.wall(), {"outcome": "failure"})
+        telling.event("late", key("a"), clock.wall(), {"outcome": "failure"}, limited=True)
     clock.advance(0.5)
-    telling.event("late", key("a"), clock.wall(), {"outcome": "failure"})
+    telling.event("late", key("a"), clock.wall(), {"outcome": "failure"}, limited=True)
     assert [dict(event.data) for event in told.events] == [{"outcome": "failure"}]
     clock.advance(0.5)
     for _ in range(2):
-        telling.event("late", key("a"), clock.wall(), {"outcome": "success"})
+        telling.event("late", key("a"), clock.wall(), {"outcome": "success"}, limited=True)
     assert dict(told.events[-1].data) == {"outcome": "success", "suppressed": 10}
     assert len(told.events) == 2
     clock.advance(5)
-    telling.event("late", key("a"), clock.wall(), {})
+    telling.event("late", key("a"), clock.wall(), {}, limited=True)
     clock.advance(5)
-    telling.event("late", key("a"), clock.wall(), {})
+    telling.event("late", key("a"), clock.wall(), {}, limited=True)
     assert [dict(event.data) for event in told.events[2:]] == [{"suppressed": 1}, {}]
 
 
@@ -44,7 +44,7 @@ def test_keys_and_names_have_their_own_second() -> None:
     telling, told = announcer(clock)
     for name in ("late", "settings_conflict"):
         for who in ("a", "b"):
-            telling.event(name, key(who), 0.0, {})
+            telling.event(name, key(who), 0.0, {}, limited=True)
     assert len(told.events) == 4
 
 
@@ -54,12 +54,13 @@ def test_what_nobody_can_flood_is_always_told() -> None:
         telling.event(name, None, 0.0, {})
         telling.event(name, None, 0.0, {})
     assert len(told.events) == 12
+    assert CircuitBreaker.policy_type.limited_events == {"late", "settings_conflict"}
 
 
 def test_what_is_remembered_for_it_is_bounded() -> None:
     telling, told = announcer(ManualClock())
     for number in range(3000):
-        telling.event("late", key(str(number)), 0.0, {})
+        telling.event("late", key(str(number)), 0.0, {}, limited=True)
     assert len(told.events) == 3000
     assert len(telling._limited) <= 1000
 

@@ -91,3 +91,10 @@ def test_some_test_is_about_it(spec: Callable[..., Any]) -> None:
     name = re.compile(rf"\b{spec.__name__}\b")
     tests = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
     assert any(name.search(path.read_text("utf-8")) for path in tests)
+
+
+@each
+def test_the_contract_for_authors_says_what_it_must_do(spec: Callable[..., Any]) -> None:
+    page = (ROOT / "docs" / "writing-a-storage.md").read_text("utf-8")
+    contract = page.partition("## The contract, hook by hook")[2].partition("\n## ")[0]
+    assert re.search(rf"^\| .*`{spec.__name__}`", contract, re.MULTILINE)

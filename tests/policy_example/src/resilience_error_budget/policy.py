@@ -61,6 +61,7 @@ class ErrorBudgetPolicy:
     gather_limit = 1
     slow_after = math.inf
     judges_results = False
+    limited_events = frozenset({"late"})
 
     def __init__(self, failures: int, period: float, on_store_error: OnStoreError) -> None:
         self.failures = failures
