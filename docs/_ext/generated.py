@@ -26,6 +26,8 @@ from resilience_circuit_breaker import _state
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_filelock import FileStorage
 from resilience_journal import JournalSettings
+from resilience_postgres import PostgresSettings
+from resilience_postgres._schema import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,6 +47,8 @@ def write_all(folder: Path) -> None:
     for name, text in {
         "settings-core.md": settings(CoreSettings),
         "settings-file.md": settings(FileStorage.Settings, "FILE"),
+        "settings-postgres.md": settings(PostgresSettings, "POSTGRES"),
+        "postgres-ddl.md": f"```postgres\n{Schema(PostgresSettings().table).ddl}```\n",
         "settings-aesgcm.md": settings(AesGcmSettings, "AESGCM"),
         "settings-journal.md": settings(JournalSettings, "JOURNAL"),
         "settings-circuit-breaker.md": settings(CircuitBreakerPolicy.settings_model(), "CIRCUIT_BREAKER"),

@@ -97,6 +97,9 @@ BEGIN
     now := extract(epoch FROM clock_timestamp());
     IF p_durable THEN
         COMMIT;
+        IF current_setting('synchronous_commit') = 'off' THEN
+            PERFORM set_config('synchronous_commit', 'on', true);
+        END IF;
         PERFORM pg_logical_emit_message(true, 'resilience', '');  -- something to be flushed, with all before it
     END IF;
 END $$;

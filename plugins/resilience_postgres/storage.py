@@ -6,6 +6,7 @@ import os
 from _thread import allocate_lock
 from contextlib import nullcontext
 from contextvars import ContextVar
+from importlib import import_module
 from weakref import finalize
 
 from resilience import (
@@ -414,10 +415,9 @@ def _need_driver() -> None:
     :raises ConfigurationError: it is not, or it does not load.
     """
     try:
-        import psycopg.pq
+        import_module("psycopg.pq")
     except ImportError as error:
         raise ConfigurationError(
             f"RESILIENCE_STORAGE: the PostgreSQL storage needs a driver that is not there ({error}); install it with "
             "pip install 'resilience-framework[postgres]'"
         ) from error
-    del psycopg

@@ -101,7 +101,9 @@ class PostgresServer:
         command += [word for setting in settings for word in ("-c", setting)]
         log = (self.folder / "log").open("wb")
         with log:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", **self._user)
+            process: subprocess.Popen[bytes] = subprocess.Popen(  # pyright: ignore[reportAssignmentType] - `user` is any
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", **self._user
+            )
         end = time.monotonic() + PATIENCE
         while not self._answers():
             if process.poll() is not None or time.monotonic() > end:
