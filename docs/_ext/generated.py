@@ -28,6 +28,7 @@ from resilience_filelock import FileStorage
 from resilience_journal import JournalSettings
 from resilience_postgres import PostgresSettings
 from resilience_postgres._schema import Schema
+from resilience_redis import RedisSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,6 +50,7 @@ def write_all(folder: Path) -> None:
         "settings-file.md": settings(FileStorage.Settings, "FILE"),
         "settings-postgres.md": settings(PostgresSettings, "POSTGRES"),
         "postgres-ddl.md": f"```postgres\n{Schema(PostgresSettings().table).ddl}```\n",
+        "settings-redis.md": settings(RedisSettings, "REDIS"),
         "settings-aesgcm.md": settings(AesGcmSettings, "AESGCM"),
         "settings-journal.md": settings(JournalSettings, "JOURNAL"),
         "settings-circuit-breaker.md": settings(CircuitBreakerPolicy.settings_model(), "CIRCUIT_BREAKER"),

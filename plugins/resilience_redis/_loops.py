@@ -14,7 +14,7 @@ from resilience_redis._connections import has_parted, left
 from resilience_redis._errors import Refused, Unreached, is_refusal, refusal
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, StreamReader
     from collections.abc import AsyncGenerator, Sequence
 
     from redis.asyncio.connection import AbstractConnection
@@ -137,18 +137,13 @@ class LoopConnections:
         return connection  # type: ignore[no-any-return]
 
     async def _kept(self, address: Address) -> AbstractConnection | None:
-        from redis.exceptions import RedisError
-
+        """Return a connection that nobody uses, and that the server has not closed meanwhile."""
         idle = self._idle.get(address, [])
         while idle:
             connection = idle.pop()
-            try:
-                # It had another name before redis-py 8.
-                can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
-                if connection.is_connected and not await can_read():
-                    return connection
-            except (RedisError, OSError):
-                pass
+            reader: StreamReader | None = connection._reader  # noqa: SLF001 - nothing public tells in all versions
+            if reader is not None and not reader.at_eof() and reader.exception() is None:
+                return connection
             await _drop(connection)
         return None
 

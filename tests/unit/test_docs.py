@@ -19,6 +19,7 @@ from resilience_circuit_breaker import _state
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_filelock import FileStorage
 from resilience_journal import JournalSettings
+from resilience_redis import RedisSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +80,7 @@ def models() -> dict[str, type[BaseModel]]:
         "file": cast("type[BaseModel]", FileStorage.Settings),
         "journal": JournalSettings,
         "aesgcm": AesGcmSettings,
+        "redis": RedisSettings,
         "circuit-breaker": CircuitBreakerPolicy.settings_model(),
     }
 
