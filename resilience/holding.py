@@ -6,26 +6,30 @@ freshness, one time for all) is the inner one's, and passes through.
 
 from __future__ import annotations
 
+from functools import partial
+
 from resilience.errors import StorageConflict, StorageCorrupt, StorageError
 from resilience.markers import PROJECT, hookimpl
 from resilience.storage import InnerStorage, Snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from typing import Any, ClassVar
 
     from resilience.storage import Key, Version
 
 _OPTIONAL = ("keys", "delete", "aload", "asave")
+_PASSED = frozenset({"examine", "folder", "prepare", "records"})
+"""What is no hook and yet asked of a storage.  Anything else is not passed on: it might show what is kept as it is."""
 
 
 class HoldingStorage:
     """Passes everything on to the storage that it holds, and every payload through `outgoing` and `incoming`.
 
-    A subclass overrides these two.  What is no hook, such as `examine` for ``resilience doctor``, is the inner
-    storage's own.
+    A subclass overrides these two.  What is no hook and optional (`examine`, `prepare`, `records`, the `folder` of one
+    that has its place on this machine) is the inner storage's.
 
     :param url: the whole one: ``name+inner:…``.
     :param settings: an instance of the subclass's `Settings`, if it has one.
@@ -123,10 +127,21 @@ class HoldingStorage:
         getattr(self.inner.storage, "close", _nothing)()
 
     def __getattr__(self, name: str) -> Any:
-        """Find what is no hook at the inner storage: `examine`, `prepare`, `folder`."""
-        if name.startswith("_") or "inner" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.inner.storage, name)
+        """Find what is no hook and optional at the inner storage; its records are made readable."""
+        if name in _PASSED and "inner" in self.__dict__:
+            found = getattr(self.inner.storage, name)
+            return partial(self._readable, found) if name == "records" else found
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _readable(
+        self, records: Callable[[str], Iterable[tuple[Key, Snapshot | None]]], kind: str
+    ) -> Iterator[tuple[Key, Snapshot | None]]:
+        """Give the records of a kind; one that cannot be read is to be loaded, which says why."""
+        for key, snapshot in records(kind):
+            try:
+                yield key, None if snapshot is None else self._read(key, snapshot)
+            except StorageError:
+                yield key, None
 
     def _read(self, key: Key, snapshot: Snapshot) -> Snapshot:
         """Return the same record, readable."""

@@ -106,7 +106,7 @@ def test_the_default_place_is_the_inner_one_s(tmp_path: Path) -> None:
     with Runtime(environ=environ) as runtime:
         assert runtime.opened.url == f"marked+packed+{(tmp_path / 'resilience').as_uri()}"
         CircuitBreaker("x").record_failure()
-        assert runtime.opened.storage.folder == str(tmp_path / "resilience"), "what is no hook is the inner storage's"
+        assert runtime.opened.storage.folder == str(tmp_path / "resilience"), "its place is the inner storage's"
 
 
 @pytest.mark.usefixtures("holders")
@@ -354,12 +354,37 @@ def test_closing_closes_the_inner_one_where_it_can_be() -> None:
     Packed("packed:", None, MemoryStorage("memory:")).close()
 
 
+def test_all_records_in_one_go_are_readable(tmp_path: Path) -> None:
+    with Runtime(storage=Packed("packed:", None, FileStorage(tmp_path.as_uri())), environ={}) as runtime:
+        for name in ("a", "b"):
+            CircuitBreaker(name).record_failure()
+        inner = runtime.opened.storage.inner
+        with inner.lock(Key("circuit_breaker", "c"), 1):
+            inner.save(Key("circuit_breaker", "c"), b"not packed", None, None, 1)
+        found = dict(runtime.records("circuit_breaker"))
+    names = {key.name: None if snapshot is None else snapshot.payload for key, snapshot in found.items()}
+    assert names.pop("c") is None, "it is to be loaded, which says why"
+    assert {name: b"packed" in (payload or b"packed") for name, payload in names.items()} == {"a": False, "b": False}
+
+
+def test_records_that_are_to_be_loaded_stay_so() -> None:
+    class Listing(MemoryStorage):
+        def records(self, kind: str) -> list[tuple[Key, Snapshot | None]]:
+            return [(KEY, None)]
+
+    assert list(Packed("packed:", None, Listing("memory:")).records("test")) == [(KEY, None)]
+
+
 def test_what_neither_has_is_not_there() -> None:
     packed = Packed("packed:", None, MemoryStorage("memory:"))
     with pytest.raises(AttributeError, match="MemoryStorage"):
         assert packed.examine
     with pytest.raises(AttributeError, match="_private"):
         assert packed._private
+    with pytest.raises(AttributeError, match="MemoryStorage"):
+        assert packed.records
+    with pytest.raises(AttributeError, match="anything_else"):
+        assert Packed("packed:", None, Faulty("else:")).anything_else
     with pytest.raises(AttributeError, match="inner"):
         print(Packed.__new__(Packed).inner)
 
