@@ -13,7 +13,7 @@ from resilience.cli import statuses
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import NoReturn, TextIO
 
     from resilience.cli.shell import Shell
 
@@ -28,10 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(list(argv))
-    import gc
+    try:
+        import gc
 
-    gc.disable()  # to look for garbage takes a tenth of the time of such a process, and finds none
-    status = _run(sys.argv[1:])
+        gc.disable()  # to look for garbage takes a tenth of the time of such a process, and finds none
+        status = _run(sys.argv[1:])
+        _let_go()
+    except KeyboardInterrupt:
+        status = statuses.SIGNALLED + 2  # SIGINT
     if "threading" not in sys.modules:
         _leave(status)
     return status
@@ -46,12 +50,29 @@ def _leave(status: int) -> NoReturn:
     import os
 
     atexit._run_exitfuncs()  # noqa: SLF001 - as `multiprocessing` does before the same call
+    _let_go()
+    os._exit(status)
+
+
+def _let_go() -> None:
+    """Write out what stands in the streams; what cannot be written is dropped, or the interpreter would try again."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass  # there is none, it is closed, or nobody reads: as the interpreter would end
-    os._exit(status)
+        except (OSError, ValueError):
+            _drop(stream)
+        except AttributeError:
+            pass  # there is none
+
+
+def _drop(stream: TextIO) -> None:
+    """Let a stream lead nowhere."""
+    import os
+
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        pass  # no file, so nothing is written at the end
 
 
 def _run(words: list[str]) -> int:
@@ -139,12 +160,7 @@ def _explained(shell: Shell, error: Exception) -> int:
 
 def _unwritable(shell: Shell, cause: BaseException) -> int:
     """End without another try: the interpreter would make one when it leaves, and print a traceback."""
-    import os
-
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass  # no file, so nothing is written at the end
+    _drop(sys.stdout)
     if isinstance(cause, BrokenPipeError):
         return statuses.SIGNALLED + 13  # SIGPIPE: whoever read has seen enough
     shell.say(f"the output cannot be written: {cause}")

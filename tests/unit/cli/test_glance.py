@@ -181,6 +181,25 @@ def test_a_process_with_threads_ends_as_ever(monkeypatch: pytest.MonkeyPatch) ->
     assert main() == 0
 
 
+def test_an_interruption_from_the_first_line_on_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gc.disable", interrupt)
+    assert main() == 130
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")  # noqa: PTH110
+def test_what_cannot_be_said_does_not_change_the_answer() -> None:
+    """The interpreter would try again when it ends, and leave with 120."""
+    program = "import threading; from resilience.cli import main; raise SystemExit(main())"
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - no file
+        done = subprocess.run([sys.executable, "-c", program], stderr=full, timeout=60, check=False)
+        assert done.returncode == 2
+        done = subprocess.run([sys.executable, "-c", program, "status"], stdout=full, timeout=60, check=False)
+        assert done.returncode == 74
+
+
 def test_what_others_want_done_at_the_end_is_done() -> None:
     program = (
         "import atexit, sys; atexit.register(print, 'told at the end'); sys.argv[1:] = ['--version'];"
