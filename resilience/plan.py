@@ -319,7 +319,7 @@ def find(environ: Mapping[str, str]) -> Plan | None:
             return None
         if seal != fingerprint(environ) or any(_changed(file) != known for file, known in sources):
             return None
-        return Plan(fields)
+        return Plan(fields)  # pyright: ignore[reportUnknownArgumentType] - whatever JSON has
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 

@@ -30,6 +30,11 @@ SCHEMES = {
 }
 
 
+def giving(value: object) -> Callable[..., Any]:
+    """Make a function that takes anything and gives the same each time."""
+    return lambda *_arguments, **_named: value
+
+
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the storages be found, in this process and in those that it starts with its `sys.path`."""
     information = folder / "storages_of_tests-1.dist-info"

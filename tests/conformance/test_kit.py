@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conformance.broken import MISTAKES, DoesNotAnswer, KeepsText, Mistake, NoLock
 from conformance.references import CasStorage, FolderStorage, damage_folder
+from storages import giving
 
 from resilience import Capability, ConfigurationError, Key, PluginError, StorageUnavailable, hookimpl
 from resilience.testing import KIT_VERSION, FaultyStorage, Result, Subject, Violation, all_checks, run, run_check
@@ -233,10 +234,6 @@ def change(**fields: Any) -> Callable[[Any], Any]:
     return changed
 
 
-def giving(answer: object) -> Callable[[Any], Any]:
-    return lambda value: answer
-
-
 def adding(more: object) -> Callable[[Any], Any]:
     return lambda value: [*value, more]
 
@@ -431,8 +428,8 @@ def test_a_storage_that_fails_while_it_is_measured() -> None:
 def test_a_machine_that_is_unfair_itself_is_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: float, slow: str, outcome: str
 ) -> None:
-    monkeypatch.setattr("resilience.testing.checks.processes._unfair", lambda subject: "one made 9 and one 60 commits")
-    monkeypatch.setattr("resilience.testing.checks.processes._slow_hand_over", lambda subject: slow)
+    monkeypatch.setattr("resilience.testing.checks.processes._unfair", giving("one made 9 and one 60 commits"))
+    monkeypatch.setattr("resilience.testing.checks.processes._slow_hand_over", giving(slow))
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 1.0, 1.0))
     (check,) = [check for check in all_checks() if check.name == "fair_share"]
     with Subject(partial(FolderStorage, f"x:{tmp_path}"), quick=True) as subject:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from storages import giving
 
 from resilience import Key, StorageError
 from resilience_filelock import FileReader, FileStorage, _paths, reading
@@ -165,7 +166,7 @@ def test_another_users_file_is_not_read(
     put(storage, b"here")
     file_of(storage).parent.chmod(0o770)  # somebody else could have put it there
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    monkeypatch.setattr(reading, "distrust", lambda *_: None)
+    monkeypatch.setattr(reading, "distrust", giving(None))
     with pytest.raises(reading.Unclear):
         reader.resilience_load(KEY, SECOND)
     assert list(reader.records("circuit_breaker")) == []
@@ -204,9 +205,9 @@ def test_on_a_network_file_system_the_storage_decides(
     storage: FileStorage, reader: FileReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(storage, b"here")
-    monkeypatch.setattr(os, "major", lambda _: 0)
+    monkeypatch.setattr(os, "major", giving(0))
     assert reader.resilience_load(KEY, SECOND).payload == b"here"
-    monkeypatch.setattr(_paths, "file_system_of", lambda _: "nfs4")
+    monkeypatch.setattr(_paths, "file_system_of", giving("nfs4"))
     with pytest.raises(reading.Unclear):
         reader.resilience_load(KEY, SECOND)
 
@@ -215,7 +216,7 @@ def test_a_disk_is_told_without_the_table_of_mounts(
     storage: FileStorage, reader: FileReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(storage, b"here")
-    monkeypatch.setattr(os, "major", lambda _: 254)
+    monkeypatch.setattr(os, "major", giving(254))
     monkeypatch.setattr(_paths, "file_system_of", None)
     assert reader.resilience_load(KEY, SECOND).payload == b"here"
 

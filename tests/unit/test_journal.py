@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from storages import giving
 
 import resilience_journal
 from resilience import Capability, CircuitBreaker, Event, Key, Runtime, Transition, Version
@@ -369,7 +370,7 @@ def test_a_folder_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
 def test_a_journal_that_is_renamed_at_each_look_is_read_to_an_end(
     journal: JournalObserver, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("resilience_journal._reader._is", lambda _descriptor, _path: False)
+    monkeypatch.setattr("resilience_journal._reader._is", giving(False))
     journal.resilience_event(DEGRADED)
     with Journal(str(folder)) as reading:
         assert {line["event"] for line in reading.read()} == {"degraded"}  # one for each look, which are few

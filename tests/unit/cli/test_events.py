@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -238,7 +239,7 @@ def test_watch_needs_a_status(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(catalogue, "find", find)
     with pytest.raises(UsageError, match="no installed policy has a status"):
-        watch.run(Shell(None, None), type("Words", (), {"name": []})())
+        watch.run(Shell(None, None), Namespace(name=[]))
 
 
 def test_what_is_wrong_with_the_configuration_ends_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

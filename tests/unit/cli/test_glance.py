@@ -6,9 +6,10 @@ import io
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from storages import giving
 
 from resilience import CircuitBreaker, Runtime, Snapshot, glance, plan
 from resilience.cli import main
@@ -42,7 +43,7 @@ def test_it_says_of_what_was_put_by_hand_what_the_engine_says(run: Run, verb: st
 
 
 def test_it_leaves_a_probe_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RESILIENCE_CIRCUIT_BREAKER__RESET_TIMEOUT", "0.001")
+    monkeypatch.setenv("RESILIENCE_CIRCUIT_BREAKER__RESET_TIMEOUT", "0")
     for _ in range(3):
         run("failure", "a")
     assert run("check", "a").status == 0
@@ -66,9 +67,13 @@ def test_settings_that_have_to_be_checked_are_left_to_the_engine(run: Run, monke
     with Runtime():
         CircuitBreaker("a", failure_threshold=5).record_failure()
     assert lets_in("a")
-    monkeypatch.setattr(glance, "policy_of", lambda *known: None if len(known) > 3 else plan.policy_of(*known))
+
+    def sparing(*known: Any) -> Any:
+        return None if len(known) > 3 else plan.policy_of(*known)
+
+    monkeypatch.setattr(glance, "policy_of", sparing)
     assert not lets_in("a")
-    monkeypatch.setattr(glance, "policy_of", lambda *_: None)
+    monkeypatch.setattr(glance, "policy_of", giving(None))
     assert not lets_in("a")
 
 
@@ -86,13 +91,13 @@ def test_a_fault_is_left_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch
 
 def test_a_time_that_all_share_is_left_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("check", "a")
-    monkeypatch.setattr(FileReader, "resilience_load", lambda *_: Snapshot(None, None, time=1.0))
+    monkeypatch.setattr(FileReader, "resilience_load", giving(Snapshot(None, None, time=1.0)))
     assert not lets_in("a")
 
 
 def test_a_url_that_has_to_be_found_out_is_left_to_the_engine(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("check", "a")
-    monkeypatch.setattr(glance, "url_of", lambda *_: None)
+    monkeypatch.setattr(glance, "url_of", giving(None))
     assert not lets_in("a")
 
 

@@ -149,7 +149,7 @@ def test_every_verb_answers_the_same_with_a_plan(run: Run, monkeypatch: pytest.M
 
 
 def test_no_verb_is_left_out_of_that() -> None:
-    said = {" ".join(catalogue.joined(line.split())[:1]) for line in LINES}
+    said = {" ".join(catalogue.joined([*line.split()])[:1]) for line in LINES}
     with Runtime() as runtime:
         verbs = {verb.name for verb in (*catalogue.CORE, *catalogue.of_plugins(runtime.selection)[0])}
     assert verbs - said == set()
@@ -493,7 +493,11 @@ def test_what_a_killed_process_left_half_made_is_dropped(run: Run) -> None:
 
 def test_what_others_drop_meanwhile_is_no_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: [*listdir(path), f"{kept().name}.gone"])
+
+    def remembering(path: str) -> list[str]:
+        return [*listdir(path), f"{kept().name}.gone"]
+
+    monkeypatch.setattr(os, "listdir", remembering)
     assert run("check", "a") == (0, "", "")
     assert found()
 
