@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.encrypted import encrypted
 
-from resilience.testing import StorageConformance
+from resilience.testing import StorageConformance, run
 from resilience_postgres import PostgresSettings, PostgresStorage
 
 if TYPE_CHECKING:
@@ -42,3 +43,9 @@ class TestPostgres(_Conformance):
 
 class TestPostgresWithoutPush(_Conformance):
     settings = PostgresSettings(push=False, durability="none")
+
+
+def test_encrypted(postgres_server: PostgresServer) -> None:
+    checks = ["round_trip", "conflicts", "is_current_elsewhere", "awaitable", "counts_tasks", "visible"]
+    report = run(partial(encrypted, PostgresStorage, postgres_server.url()), quick=True, only=checks)
+    assert [result.outcome for result in report.results] == ["passed"] * 6, report.text()

@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.encrypted import encrypted
 
-from resilience.testing import StorageConformance
+from resilience.testing import StorageConformance, run
 from resilience_redis import RedisSettings, RedisStorage
 
 if TYPE_CHECKING:
@@ -59,3 +60,9 @@ class TestLoaded(OnRedis):
     def damage(self, storage: Any, key: Key) -> None:
         with self.server.admin(db=3) as admin:
             assert admin.hdel(storage.names.of(key), "sum") == 1
+
+
+def test_encrypted(redis_server: RedisServer) -> None:
+    checks = ["round_trip", "conflicts", "is_current_elsewhere", "awaitable", "counts_tasks", "visible"]
+    report = run(partial(encrypted, RedisStorage, redis_server.url), quick=True, only=checks)
+    assert [result.outcome for result in report.results] == ["passed"] * 6, report.text()
