@@ -63,7 +63,7 @@ class Subject:
     @cached_property
     def handle(self) -> Handle:
         """The storage, opened at first use."""
-        return self.another()
+        return self._open()
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -77,8 +77,9 @@ class Subject:
 
     def another(self) -> Handle:
         """Open a second object for the same records; for a storage of one process the same object again."""
-        if self._handles and not self.is_shared:
-            return self._handles[0]
+        return self._open() if self.is_shared else self.handle
+
+    def _open(self) -> Handle:
         handle = Handle.open(self.factory)
         self._handles.append(handle)
         return handle
