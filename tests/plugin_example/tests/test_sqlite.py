@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from resilience_sqlite_example import SQLiteSettings, SQLiteStorage
+from resilience_sqlite_example.reading import SQLiteReader
 
 from resilience import (
     Capability,
@@ -46,6 +47,20 @@ def test_is_found_by_its_scheme_and_configured_by_variables(tmp_path: Path) -> N
         assert Capability.DURABLE in runtime.opened.storage.capabilities
     with Runtime(environ=environ):
         assert CircuitBreaker("payments").status().state == "open"
+
+
+def test_the_reader_reads_what_the_storage_does_and_makes_nothing(tmp_path: Path, storage: SQLiteStorage) -> None:
+    reader = SQLiteReader(storage.url)
+    with pytest.raises(FileNotFoundError):
+        reader.resilience_load(KEY, 1.0)
+    assert list(tmp_path.iterdir()) == []
+    for payload in (None, b"one", b"two"):
+        kept = storage.resilience_load(KEY, 1.0)
+        if payload is not None:
+            kept = storage.resilience_save(KEY, payload, kept.version, None, 1.0)
+        seen = reader.resilience_load(KEY, 1.0)
+        assert (seen.payload, seen.version) == (kept.payload, kept.version)
+    assert SQLiteStorage.reader == f"{SQLiteReader.__module__}:SQLiteReader"
 
 
 def test_durable_only_if_it_waits_for_the_disk(tmp_path: Path, storage: SQLiteStorage) -> None:

@@ -8,16 +8,12 @@ import uuid
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
-from zlib import crc32
 
 from resilience import (
     Capability,
-    ConfigurationError,
     Key,
     Snapshot,
     StorageConflict,
-    StorageCorrupt,
     StorageLockTimeout,
     StorageUnavailable,
     Version,
@@ -25,6 +21,7 @@ from resilience import (
     hookimpl,
 )
 from resilience_sqlite_example.connections import Connections
+from resilience_sqlite_example.rows import COLUMNS, WHERE, checksum_of, path_of, row_of, snapshot_of
 from resilience_sqlite_example.settings import SQLiteSettings
 
 if TYPE_CHECKING:
@@ -39,9 +36,7 @@ _SHORTEST_WAIT, _LONGEST_WAIT = 20e-6, 2e-3
 _ADMINISTRATION = 5.0
 """Seconds for the one hook that has no time-out of its own."""
 
-_COLUMNS = "payload, incarnation, number, checksum"
-_WHERE = "WHERE kind = ? AND name = ?"
-_SAME = f"{_WHERE} AND incarnation = ? AND number = ?"
+_SAME = f"{WHERE} AND incarnation = ? AND number = ?"
 
 
 class SQLiteStorage:
@@ -52,11 +47,12 @@ class SQLiteStorage:
     """
 
     Settings = SQLiteSettings
+    reader = "resilience_sqlite_example.reading:SQLiteReader"  # what `resilience check` asks
 
     def __init__(self, url: str, settings: SQLiteSettings | None = None) -> None:
         settings = settings or SQLiteSettings()
         self.url = url
-        self.path = _path(url)
+        self.path = Path(path_of(url))
         durable = {Capability.DURABLE} if settings.synchronous == "full" else set[Capability]()
         self.capabilities = frozenset({Capability.PROCESSES, *durable})
         self._keep = settings.keep_damaged
@@ -67,9 +63,9 @@ class SQLiteStorage:
     def resilience_load(self, key: Key, timeout: float) -> Snapshot:
         """Read a row."""
         with self._translated(key, "reading"):
-            row = self._patiently(lambda connection: _row(connection, key), timeout)
+            row = self._patiently(lambda connection: row_of(connection, key), timeout)
         self._seen.row = key, row
-        return Snapshot(None, None) if row is None else _checked(key, row)
+        return snapshot_of(key, row)
 
     @hookimpl
     def resilience_save(
@@ -79,17 +75,17 @@ class SQLiteStorage:
         version = (
             Version(uuid.uuid4().hex, 1) if expected is None else Version(expected.incarnation, expected.number + 1)
         )
-        row = (payload, *version, _checksum(key, payload, version))
+        row = (payload, *version, checksum_of(key, payload, version))
 
         def write(connection: sqlite3.Connection) -> bool:
             # Who has lost already need not wait for those who write; whether he has won, the statement says.
-            stored = _row(connection, key)
+            stored = row_of(connection, key)
             if expected != (None if stored is None else stored[1:3]):
                 return False
             if expected is None:
                 connection.execute("DELETE FROM records WHERE expires_at < ?", (clock.wall(),))
                 done = connection.execute(
-                    f"INSERT INTO records (kind, name, {_COLUMNS}, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                    f"INSERT INTO records (kind, name, {COLUMNS}, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
                     " ON CONFLICT DO NOTHING",
                     (*key, *row, expires_at),
                 )
@@ -126,7 +122,7 @@ class SQLiteStorage:
     @hookimpl
     def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
         """Delete a row, of whatever version or of the expected one only."""
-        statement, values = (_WHERE, tuple(key)) if expected is None else (_SAME, (*key, *expected))
+        statement, values = (WHERE, tuple(key)) if expected is None else (_SAME, (*key, *expected))
         with self._translated(key, "deleting", StorageLockTimeout):
             deleted = self._patiently(
                 lambda connection: connection.execute(f"DELETE FROM records {statement}", values).rowcount > 0, timeout
@@ -144,13 +140,13 @@ class SQLiteStorage:
 
         def move(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
-            row = _row(connection, key)
+            row = row_of(connection, key)
             if row is not None and (seen_key != key or seen == row):
                 connection.execute(
-                    f"INSERT INTO set_aside (kind, name, {_COLUMNS}, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    f"INSERT INTO set_aside (kind, name, {COLUMNS}, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (*key, *row, reason),
                 )
-                connection.execute(f"DELETE FROM records {_WHERE}", key)
+                connection.execute(f"DELETE FROM records {WHERE}", key)
                 connection.execute(
                     "DELETE FROM set_aside WHERE id NOT IN (SELECT id FROM set_aside ORDER BY id DESC LIMIT ?)",
                     (self._keep,),
@@ -197,32 +193,6 @@ class SQLiteStorage:
                 hint = "; move it and its -wal and -shm away, or try `sqlite3 FILE .recover`"
             unknown = doing == "writing" and code == sqlite3.SQLITE_IOERR
             raise StorageUnavailable(f"{doing} {self.path}: {error}{hint}", key=key, outcome_unknown=unknown) from error
-
-
-def _path(url: str) -> Path:
-    path = unquote(url.removeprefix("sqlite://"))
-    if not path.startswith("/") or path.endswith("/"):
-        raise ConfigurationError(
-            f"RESILIENCE_STORAGE: {url!r} names no file by its absolute path; write sqlite:///var/lib/app/breakers.db"
-        )
-    return Path(path)
-
-
-def _row(connection: sqlite3.Connection, key: Key) -> Row | None:
-    # All rows are fetched: a statement that is not at its end keeps its transaction, and an old view, open.
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM records {_WHERE}", key).fetchall()
-    return rows[0] if rows else None
-
-
-def _checked(key: Key, row: Row) -> Snapshot:
-    payload, incarnation, number, checksum = row
-    if not isinstance(payload, bytes) or checksum != _checksum(key, payload, Version(incarnation, number)):
-        raise StorageCorrupt(f"{key}: its row does not match its checksum", key=key)
-    return Snapshot(payload, Version(incarnation, number))
-
-
-def _checksum(key: Key, payload: bytes, version: Version) -> int:
-    return crc32(payload, crc32(repr((*key, *version)).encode()))
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
