@@ -80,13 +80,9 @@ class Connection:
         self._uses: dict[bytes, int] = {}
         self._selector = Selector()
         deadline = self.used + patience
-        try:
-            self._pgconn = pgconn = pq.PGconn.connect_start(dsn)
-            pgconn.notice_handler = None
-            self._connect(pgconn, deadline)
-            pgconn.nonblocking = 1
-        except Error as error:
-            raise Lost(_plain(str(error))) from error
+        self._pgconn = pgconn = pq.PGconn.connect_start(dsn)
+        self._connect(pgconn, deadline)
+        pgconn.nonblocking = 1
         self.fd: int = pgconn.socket
         self._watch(self.fd, EVENT_READ)
 
@@ -162,13 +158,12 @@ class Connection:
         """Wait for all results of what was sent; what the server has committed, it has committed when this ends."""
         pgconn = self._pgconn
         answer: PGresult | None = None
-        events = EVENT_READ | EVENT_WRITE if self._flush() else EVENT_READ
-        while True:
-            if not (yield self, events):
-                raise Late("the server did not answer in time", sent=True)
-            try:
+        try:
+            while True:
+                unsent = pgconn.flush()
+                if not (yield self, EVENT_READ | EVENT_WRITE if unsent else EVENT_READ):
+                    raise Late("the server did not answer in time", sent=True)
                 pgconn.consume_input()
-                events = EVENT_READ | EVENT_WRITE if self._flush() else EVENT_READ
                 while not pgconn.is_busy():
                     result = pgconn.get_result()
                     if result is None:
@@ -176,19 +171,13 @@ class Connection:
                         return self._judged(answer)
                     if answer is None or result.status not in _DONE:
                         answer = result
-            except Error as error:
-                raise Lost(_plain(str(error)), sent=True) from error
-
-    def _flush(self) -> int:
-        try:
-            return self._pgconn.flush()
         except Error as error:
             raise Lost(_plain(str(error)), sent=True) from error
 
     def _judged(self, answer: PGresult | None) -> PGresult:
-        if answer is None or self._pgconn.status != pq.ConnStatus.OK:
-            message = "the connection was closed" if answer is None else answer.get_error_message()
-            raise Lost(_plain(message), sent=True)
+        assert answer is not None  # noqa: S101 - what was sent has a result; for the type checkers
+        if self._pgconn.status != pq.ConnStatus.OK:  # pragma: no cover - if the end came in one piece with last words
+            raise Lost(_plain(answer.get_error_message()), sent=True)
         if answer.status not in _DONE:
             state = (answer.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
             message = (answer.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode("utf-8", "replace")

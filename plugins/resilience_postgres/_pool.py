@@ -140,7 +140,8 @@ class Pool:
         life = self._life
         try:
             connection = Connection(self._dsn, _PATIENCE)
-        except Lost as lost:
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits must know
+            lost = error if isinstance(error, Lost) else Lost(f"{type(error).__name__}: {error}")
             with self._lock:
                 self._opening -= 1
                 self._fail(lost)

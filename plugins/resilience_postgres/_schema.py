@@ -143,8 +143,8 @@ class Statement:
 
     def __init__(self, text: str, *types: int) -> None:
         self.text = text.encode()
-        self.types = types
-        self.formats = (1,) * len(types)
+        self.types = list(types)
+        self.formats = [1] * len(types)  # lists, as psycopg 3.2 takes nothing else
         self.name = b"resilience_%08x" % crc32(self.text)
 
 

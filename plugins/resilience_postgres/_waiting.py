@@ -7,7 +7,7 @@ it.  `in_thread` waits for it in this thread, `on_loop` as a task.
 from __future__ import annotations
 
 from concurrent.futures import CancelledError, Future
-from selectors import EVENT_READ, EVENT_WRITE
+from selectors import EVENT_WRITE
 
 from resilience import clock
 from resilience_postgres._errors import READ_ONLY, Late, Lost, Refused
@@ -131,8 +131,7 @@ async def _ready(loop: asyncio.AbstractEventLoop, awaited: Awaited, seconds: flo
         else:
             connection, events = awaited
             fd = connection.fd
-            if events & EVENT_READ:
-                loop.add_reader(fd, _tell, ready, True)
+            loop.add_reader(fd, _tell, ready, True)
             if events & EVENT_WRITE:
                 loop.add_writer(fd, _tell, ready, True)
         return await ready

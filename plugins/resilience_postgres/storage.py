@@ -128,6 +128,7 @@ class PostgresStorage:
         self._freshness = Freshness()
         self._beginning = allocate_lock()
         self._listener: Listener | None = None
+        self._end: finalize[..., PostgresStorage] | None = None
         self._loads = 0
         self._push = chosen.push
         self._patience = chosen.max_staleness
@@ -328,7 +329,8 @@ class PostgresStorage:
         """Close all connections, and hear no more; the next use opens them anew."""
         listener, self._listener = self._listener, None
         self._loads = 0
-        if listener is not None:
+        if listener is not None and self._end is not None:
+            self._end.detach()
             listener.close()
         self._pool.close()
 
@@ -393,7 +395,8 @@ class PostgresStorage:
                 return None
             self._listener = listener = Listener(self._dsn, self.schema, self._pool, self._freshness, self._patience)
             listener.start()
-        finalize(self, listener.close).atexit = False
+        self._end = finalize(self, listener.close)  # for whoever forgets to close
+        self._end.atexit = False
         return listener
 
 

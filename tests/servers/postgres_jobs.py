@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 from resilience import CircuitBreaker, CircuitOpenError, Key, Runtime
@@ -21,6 +22,13 @@ def breaker(url: str, name: str, **settings: float) -> CircuitBreaker:
     """A breaker on a runtime that lives as long as the process."""
     runtime = _runtimes.setdefault(url, Runtime(storage=url, storage_timeout=2, environ={}))
     return CircuitBreaker(name, runtime=runtime, reset_timeout=settings.pop("reset_timeout", 30), **settings)  # type: ignore[arg-type]
+
+
+def fork() -> int:
+    """Fork, also beside threads: that is what is tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def close() -> None:

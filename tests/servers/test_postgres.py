@@ -7,13 +7,14 @@ import json
 import sys
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from servers.postgres_server import PASSWORD
 
+import resilience_postgres
 from resilience import (
     CircuitBreaker,
     ConfigurationError,
@@ -25,13 +26,19 @@ from resilience import (
     Version,
     Word,
 )
-from resilience_postgres import PostgresSettings, PostgresStorage
+from resilience_postgres import PostgresSettings, PostgresStorage, _pool
+from resilience_postgres._connection import Connection, address
+from resilience_postgres._errors import Lost
 from resilience_postgres._records import identity
+from resilience_postgres._waiting import _tell_from_afar, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from servers.postgres_server import PostgresServer
+    from servers.proxy import Proxy
+
+    from resilience_postgres._pool import Pool
 
 KEY = Key("test", "payments")
 
@@ -461,3 +468,132 @@ def test_a_statement_that_the_server_cancels(postgres_server: PostgresServer) ->
         connection.rollback()
     assert not caught.value.outcome_unknown
     storage.close()
+
+
+# --- at the edges -----------------------------------------------------------------------------------------------------
+
+
+def test_a_conflict_with_a_damaged_record(postgres_server: PostgresServer, storage: PostgresStorage) -> None:
+    storage.resilience_save(KEY, b"{}", None, None, 5)
+    postgres_server.ask("UPDATE resilience.records SET checksum = 0")
+    with pytest.raises(StorageConflict, match="found a damaged record") as caught:
+        storage.resilience_save(KEY, b"{}", None, None, 5)
+    assert caught.value.current is None
+
+
+def test_no_time_at_all(storage: PostgresStorage) -> None:
+    storage.resilience_load(KEY, 5)
+    with pytest.raises(StorageUnavailable, match="in time"):
+        storage.resilience_load(KEY, 0)
+
+
+def test_what_was_prepared_may_be_refused(postgres_server: PostgresServer, storage: PostgresStorage) -> None:
+    version = None
+    for _ in range(4):
+        version = storage.resilience_save(KEY, b"{}", version, None, 5).version
+    postgres_server.ask("REVOKE UPDATE ON resilience.records FROM app")
+    try:
+        with pytest.raises(StorageUnavailable, match="permission denied"):
+            storage.resilience_save(KEY, b"{}", version, None, 5)
+    finally:
+        postgres_server.ask("GRANT UPDATE ON resilience.records TO app")
+
+
+def test_without_push_the_doctor_says_so(postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(postgres_server.url(), PostgresSettings(push=False))
+    found = {what: (well, detail) for what, well, detail, _ in storage.examine()}
+    assert found["push"] == (True, "off: a record is trusted for RESILIENCE_MAX_STALENESS")
+    storage.close()
+
+
+def test_the_package_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'NoSuch'"):
+        _ = resilience_postgres.NoSuch
+
+
+class TestPool:
+    @pytest.fixture
+    def pool(self, storage: PostgresStorage) -> Pool:
+        storage.resilience_load(KEY, 5)
+        return storage._pool
+
+    @staticmethod
+    def taken(pool: Pool) -> Connection:
+        connection = pool.take()
+        return connection.result(10) if isinstance(connection, Future) else connection
+
+    def test_connections_that_nobody_needs_are_closed(self, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+        one, two = self.taken(pool), self.taken(pool)
+        monkeypatch.setattr(_pool, "IDLE", -1.0)
+        pool.give(one)
+        pool.give(two)
+        assert pool._idle == []
+
+    def test_one_that_was_lent_before_the_end_is_not_kept(self, pool: Pool) -> None:
+        connection = self.taken(pool)
+        pool.close()
+        pool.give(connection)
+        assert pool._idle == []
+
+    def test_one_that_was_being_opened_before_the_end_is_not_kept(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opened: list[Connection] = []
+
+        def connect(dsn: bytes, patience: float) -> Connection:
+            pool.close()
+            opened.append(Connection(dsn, patience))
+            return opened[0]
+
+        kept = self.taken(pool)
+        monkeypatch.setattr(_pool, "Connection", connect)
+        promise = pool.take()
+        assert isinstance(promise, Future)
+        promise.cancel()
+        end = time.monotonic() + 10
+        while pool._opening:
+            assert time.monotonic() < end
+        assert pool._idle == []
+        pool.give(kept)
+
+    def test_a_promise_that_was_kept_too_late(self, pool: Pool) -> None:
+        kept = self.taken(pool)
+        promise = pool.take()
+        assert isinstance(promise, Future)
+        connection = promise.result(10)
+        pool.recall(promise)
+        assert connection in pool._idle
+        pool.give(kept)
+
+    def test_whatever_goes_wrong_is_told_to_who_waits(self, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+        def connect(dsn: bytes, patience: float) -> Connection:
+            raise ZeroDivisionError("by zero")
+
+        kept = self.taken(pool)
+        monkeypatch.setattr(_pool, "Connection", connect)
+        promise = pool.take()
+        assert isinstance(promise, Future)
+        with pytest.raises(Lost, match="ZeroDivisionError: by zero"):
+            promise.result(10)
+        pool.give(kept)
+
+    def test_a_connection_that_is_closed_behind_its_back(self, storage: PostgresStorage, pool: Pool) -> None:
+        connection = self.taken(pool)
+        connection._pgconn.finish()
+        for attempt in (lambda: in_thread(connection.script(b""), time.monotonic() + 5), connection.heard):
+            with pytest.raises(Lost):
+                attempt()
+        pool.drop(connection)
+        assert storage.resilience_load(KEY, 5).version is None
+
+    def test_connecting_has_an_end(self, postgres_proxy: Proxy, postgres_server: PostgresServer) -> None:
+        postgres_proxy.hang()
+        with pytest.raises(Lost, match="while connecting"):
+            Connection(address(postgres_server.url(postgres_proxy.port))[0], 0.1)
+
+    def test_a_loop_that_is_closed_is_told_nothing(self) -> None:
+        loop = asyncio.new_event_loop()
+        ready = loop.create_future()
+        loop.close()
+        _tell_from_afar(loop, ready)
+        assert not ready.done()

@@ -420,7 +420,7 @@ def test_killed_writers_leave_no_session_behind(postgres_server: PostgresServer)
 def test_a_fork_leaves_the_parent_s_session_alone(postgres_server: PostgresServer) -> None:
     storage = PostgresStorage(postgres_server.url(), SETTINGS)
     saved = storage.resilience_save(KEY, b"parent", None, None, 5)
-    pid = os.fork()
+    pid = postgres_jobs.fork()
     if pid == 0:  # pragma: no cover - it ends by `_exit`
         status = 1
         try:

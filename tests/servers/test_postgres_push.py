@@ -15,7 +15,8 @@ from servers.pgbouncer import Pgbouncer
 
 from resilience import CircuitBreaker, Key, Runtime
 from resilience.testing import Subject, Workers, all_checks, run_check
-from resilience_postgres import PostgresSettings, PostgresStorage
+from resilience_postgres import PostgresSettings, PostgresStorage, _listener
+from resilience_postgres._freshness import Freshness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,7 +140,7 @@ def test_nothing_is_trusted_for_longer_than_max_staleness_when_the_server_is_sil
 
 def test_a_child_hears_by_itself(storage: PostgresStorage, other: PostgresStorage) -> None:
     held = current(storage)
-    pid = os.fork()
+    pid = postgres_jobs.fork()
     if pid == 0:  # pragma: no cover - it ends by `_exit`
         status = 1
         try:
@@ -185,6 +186,18 @@ def test_without_threads_nothing_is_believed(postgres_server: PostgresServer, mo
     storage.close()
 
 
+def test_whatever_ends_the_listener_it_begins_anew(storage: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Freshness) -> None:
+        raise ZeroDivisionError("by zero")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Freshness, "prove", fail)
+        for _ in range(3):
+            assert not still(storage.resilience_load(KEY, 5))
+        assert [found[2] for found in storage.examine() if found[0] == "push"] == ["off: ZeroDivisionError: by zero"]
+    assert still(current(storage))
+
+
 def test_opened_here_is_rejected_there(postgres_server: PostgresServer, tmp_path: Path) -> None:
     delays: list[float] = []
     with Workers(1) as workers, Runtime(storage=postgres_server.url(), environ={}):
@@ -212,8 +225,14 @@ def pooler(postgres_server: PostgresServer) -> Iterator[Pgbouncer]:
 
 
 def test_behind_a_transaction_pooler_it_goes_on_without_push_and_says_so(
-    pooler: Pgbouncer, postgres_server: PostgresServer, other: PostgresStorage, caplog: pytest.LogCaptureFixture
+    pooler: Pgbouncer,
+    postgres_server: PostgresServer,
+    other: PostgresStorage,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_listener, "_PROOF", 0.2)
+    monkeypatch.setattr(_listener, "_DEAF", 0.01)  # it tries again and again, and says it once
     with caplog.at_level(logging.WARNING, "resilience"):
         storage = PostgresStorage(postgres_server.url(pooler.port), SETTINGS)
         until(lambda: storage.resilience_load(KEY, 5).is_current is None)
