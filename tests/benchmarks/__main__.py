@@ -31,6 +31,7 @@ GROUPS = {
     "startup": "imports and the command line",
     "scale": "many breakers",
     "lives": "many short-lived workers",
+    "servers": "on a Redis and on a PostgreSQL that are started for it",
 }
 
 OTHER_PYTHON = "3.11"

@@ -86,4 +86,5 @@ def summary(shares: list[Share], seconds: float) -> dict[str, float]:
         "p99": quantile(times, 0.99),
         "worst": max(times),
         "largest_share": max(counts) / min(counts),
+        "smallest_of_mean": min(counts) * len(counts) / sum(counts),
     }

@@ -15,11 +15,16 @@ THRESHOLD = 1_000_000
 """So many failures open it, the most that can be asked for: more than are measured."""
 
 
+PATIENCE = 5.0
+"""Seconds that ours waits for the storage, as the others would for ever.  By default it goes on by itself after a
+quarter of one, and what is measured would be that."""
+
+
 def ours(url: str) -> Doing:
     """Failures that are recorded with a breaker."""
     from resilience import CircuitBreaker, Runtime
 
-    runtime = Runtime(storage=url, environ={})
+    runtime = Runtime(storage=url, storage_timeout=PATIENCE, environ={})
     breaker = CircuitBreaker("crowded", failure_threshold=THRESHOLD, runtime=runtime)
     breaker.check()
     return breaker.record_failure, runtime.close

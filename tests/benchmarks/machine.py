@@ -17,6 +17,8 @@ LIBRARIES = (
     "resilience-framework",
     "filelock",
     "pluggy",
+    "redis",
+    "psycopg",
     "pybreaker",
     "circuitbreaker",
     "purgatory",

@@ -37,7 +37,7 @@ def parts(results: Results) -> dict[str, str]:
     """Make all tables, by the names of the files that the page of the documentation includes."""
     return {
         f"cost-{make.__name__.replace('_', '-')}.md": make(results)
-        for make in (targets, side_by_side, locks, where, start, many, machine)
+        for make in (targets, side_by_side, locks, where, start, many, servers, machine)
     }
 
 
@@ -129,11 +129,39 @@ def many(results: Results) -> str:
     )
 
 
+def servers(results: Results) -> str:
+    """Make the table of all contenders on one Redis, and of ours on a PostgreSQL."""
+    found = results["servers"]
+    calls, trips, released, gone = (found[what] for what in ("calls", "trips", "released", "outage"))
+    names = {
+        "resilience_redis": "**resilience, Redis**",
+        "resilience_postgres": "**resilience, PostgreSQL**",
+        "pybreaker_redis": "pybreaker, Redis",
+        "purgatory_redis": "purgatory, Redis",
+        "interlock_redis": "interlock-cb, Redis",
+    }
+    return _table(
+        ("", "closed call", "asks the server", "failure", "let in at half-open", "first call without the server"),
+        (
+            (
+                label,
+                duration(calls["closed"][name]),
+                f"{trips[name]['closed']:.1f} times",
+                duration(calls["failure"][name]),
+                f"{max(released[name]['let_in'])} of {released[name]['processes']}" if name in released else "–",
+                duration(gone[name]["first"]) if name in gone else "–",
+            )
+            for name, label in names.items()
+        ),
+    )
+
+
 def machine(results: Results) -> str:
     """Say on which machine, when and with what it was measured."""
     about = results["machine"]
     pythons = ", ".join(about["pythons"].values())
-    libraries = ", ".join(f"{name} {version}" for name, version in about["libraries"].items())
+    versions = about["libraries"] | results.get("servers", {}).get("versions", {})
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
     haste = "  This was a quick run: its figures are rough." if about["quick"] else ""
     return (
         f"Measured on {about['date']}: {about['processor']}, {about['cores']} cores, {about['kernel']}, state on "

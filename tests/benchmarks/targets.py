@@ -192,6 +192,67 @@ def _lives(found: Results) -> Iterator[Row]:
     )
 
 
+def _servers(found: Results) -> Iterator[Row]:
+    calls, trips = found["calls"]["closed"], found["trips"]
+    for server, label in SERVERS.items():
+        asked = trips[f"resilience_{server}"]["failing"]
+        beside = f"pybreaker {trips['pybreaker_redis']['failing']:.2f}" if server == "redis" else ""
+        what = f"{label}: questions to the server by call, 1 of 100 failing"
+        yield Row(what, "", f"{asked:.3f}", beside, f"{asked:.3f}", "≤ 0.05", asked <= 0.05)
+        ours = calls[f"resilience_{server}"]
+        yield _at_most(f"{label}: closed call", "", ours, 1.5, "on files", calls["resilience"])
+    for server, least, slowest in (
+        ("redis", 6_000, 0.050),
+        ("postgres, fsync", 700, None),
+        ("postgres, asynchronous commit", 5_000, None),
+    ):
+        yield from _crowded(server, found["failures"][server], least, slowest)
+    for server, label in SERVERS.items():
+        opened = found["propagation"][server]
+        what = f"{label}: opened here, rejected there"
+        yield _limit(f"{what}: half of {opened['rounds']} times within", "", opened["p50"], 0.001)
+        yield _limit(f"{what}: 99 of 100 within", "", opened["p99"], 0.010)
+    released = found["released"]["resilience_redis"]
+    most = max(released["let_in"])
+    exactly = set(released["let_in"]) == {1}
+    beside = f"pybreaker {max(found['released']['pybreaker_redis']['let_in'])}"
+    what = (
+        f"Redis: {released['processes']} processes released together at half-open, {released['rounds']} times: let in"
+    )
+    yield Row(what, "", f"{min(released['let_in'])} to {most}", beside, f"{most}", "exactly 1", exactly)
+    outage = found["outage"]
+    first = max(outage["resilience_redis"]["first"], outage["resilience_redis, hung"]["first"])
+    most_of_first = 0.25
+    yield Row(
+        "Redis gone or hung: the first call pays",
+        "",
+        duration(first),
+        f"pybreaker, gone {duration(outage['pybreaker_redis']['first'])}",
+        duration(first),
+        f"≤ {duration(most_of_first)}, and {NOISE:.0%} for noise",
+        first <= most_of_first * (1 + NOISE),
+    )
+    following = max(outage["resilience_redis"]["following"], outage["resilience_redis, hung"]["following"])
+    what = "the following calls, half of them"
+    yield _at_most(what, "", following, 1.2, "in memory", outage["resilience_memory"]["following"])
+
+
+SERVERS = {"redis": "Redis", "postgres": "PostgreSQL"}
+
+
+def _crowded(server: str, found: Results, least: float, slowest: float | None) -> Iterator[Row]:
+    name, _, how = server.partition(", ")
+    what = f"{SERVERS[name]}{f', {how}' if how else ''}: {found['processes']} processes, one key"
+    pace, share, lost = found["per_second"], found["smallest_of_mean"], found["lost"]
+    said = f"{rounded(pace)}/s"
+    yield Row(f"{what}: failures per second", "", said, "", said, f"≥ {rounded(least)}/s", pace >= least)
+    if slowest is not None:
+        yield _limit(f"{what}: 99 of 100 failures take at most", "", found["p99"], slowest)
+    said = rounded(share)
+    yield Row(f"{what}: smallest share, by the mean", "", said, "", said, "≥ 0.25", share >= 0.25)
+    yield Row(f"{what}: failures lost", "", f"{lost}", "", f"{lost}", "0", lost == 0)
+
+
 _GROUPS = {
     "calls": _calls,
     "contention": _contention,
@@ -200,4 +261,5 @@ _GROUPS = {
     "startup": _startup,
     "scale": _scale,
     "lives": _lives,
+    "servers": _servers,
 }
