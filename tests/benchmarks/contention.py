@@ -46,14 +46,14 @@ def measure(bench: Bench) -> dict[str, Any]:
 def _ours(folder: Path, size: int, seconds: float, pause: float = 0.0) -> dict[str, float]:
     url = folder.as_uri()
     result = summary(crowd(size, seconds, failures.ours, url, pause=pause), seconds)
-    return result | {"lost": result["count"] - failures.ours_counted(url)}
+    return result | {"lost": result["count"] + size - failures.ours_counted(url)}
 
 
 def _theirs(bench: Bench, number: int, size: int, seconds: float) -> dict[str, dict[str, float]]:
     folder = bench.folder / f"rewritten-{number}"
     folder.mkdir()
     result = summary(crowd(size, seconds, failures.rewritten, str(folder)), seconds)
-    return {"rewritten": result | {"lost": result["count"] - failures.rewritten_counted(str(folder))}}
+    return {"rewritten": result | {"lost": result["count"] + size - failures.rewritten_counted(str(folder))}}
 
 
 def _median(rounds: list[dict[str, float]]) -> dict[str, float]:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.failures import PATIENCE
+
 from resilience import CircuitBreaker, Runtime
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     """
     workers = bench.of(10_000, 500)
     folder = bench.folder / "state"
-    with Runtime(storage=folder.as_uri(), environ={}) as runtime:
+    with Runtime(storage=folder.as_uri(), storage_timeout=PATIENCE, environ={}) as runtime:
         breaker = CircuitBreaker("lives", failure_threshold=1_000_000, runtime=runtime)
         breaker.record_failure()
         before = _left(folder)

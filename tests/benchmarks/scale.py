@@ -31,7 +31,7 @@ def measure(bench: Bench) -> dict[str, Any]:
     return {
         "keys": counts[-1],
         "bytes": _bytes(bench.folder / "few"),
-        "by_keys": _by_keys(folder, counts, bench.of(9, 3)),
+        "by_keys": _by_keys(folder, counts, bench.of(31, 15)),
         "status": _status(folder, bench.of(3, 1)),
     }
 
@@ -57,8 +57,8 @@ def _by_keys(folder: Path, counts: tuple[int, ...], rounds: int) -> dict[int, di
             several = breakers[:: max(1, count // 1_000)]
             measured: dict[str, list[float]] = {"closed": [], "failure": [], "in turn": []}
             for _ in range(rounds):
-                measured["closed"].append(closed(20_000))
-                measured["failure"].append(failure(1_000))
+                measured["closed"].append(closed(2_000))
+                measured["failure"].append(failure(100))
                 measured["in turn"].append(_in_turn(several))
             results[count] = {name: statistics.median(each) for name, each in measured.items()} | {"made": made}
     return results
@@ -66,7 +66,7 @@ def _by_keys(folder: Path, counts: tuple[int, ...], rounds: int) -> dict[int, di
 
 def _in_turn(breakers: list[CircuitBreaker]) -> float:
     functions = [breaker(work) for breaker in breakers]
-    repeats = max(1, 5_000 // len(functions))
+    repeats = max(1, 2_000 // len(functions))
     started = time.perf_counter()
     for _ in range(repeats):
         for function in functions:
