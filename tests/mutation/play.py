@@ -128,13 +128,15 @@ def change(folder: Path, name: str) -> str:
     return f"{module.rpartition('.')[2]}.{function}: {said}"
 
 
+def explained() -> dict[str, str]:
+    """Why mutants that no test finds change nothing."""
+    reasons: list[dict[str, Any]] = tomllib.loads(SURVIVORS.read_text("utf-8"))["reason"]
+    return {mutant: reason["why"] for reason in reasons for mutant in reason["mutants"]}
+
+
 def judge(target: Target, folder: Path, chosen: set[str] | None) -> int:
     """Compare what survived with what is explained; return the exit status."""
-    explained = {
-        mutant: reason["why"]
-        for reason in tomllib.loads(SURVIVORS.read_text("utf-8"))["reason"]
-        for mutant in reason["mutants"]
-    }
+    known = explained()
     outcomes: Counter[str] = Counter()
     survived: list[str] = []
     for name, code in results(target, folder).items():
@@ -143,14 +145,12 @@ def judge(target: Target, folder: Path, chosen: set[str] | None) -> int:
         outcome = "not played" if code is None else KILLED.get(code, "survived")
         if outcome == "survived":
             survived.append(change(folder, name))
-            outcome = "explained" if survived[-1] in explained else "survived"
+            outcome = "explained" if survived[-1] in known else "survived"
         outcomes[outcome] += 1
-    unknown = sorted({mutant for mutant in survived if mutant not in explained})
+    unknown = sorted({mutant for mutant in survived if mutant not in known})
     modules = {Path(module).stem for module in target.modules}
     # Of a sample nothing can be said of what was not in it.
-    stale = (
-        [] if chosen else [mutant for mutant in explained if mutant.split(".")[0] in modules and mutant not in survived]
-    )
+    stale = [] if chosen else [mutant for mutant in known if mutant.split(".")[0] in modules and mutant not in survived]
     for mutant in unknown:
         print(f"no test finds   {mutant}")
     for mutant in stale:
@@ -174,7 +174,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="so many of its mutants, instead of all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--children", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--again", action="store_true", help="only those that no test found the last time")
+    parser.add_argument("--again", action="store_true", help="only those that no test found and no reason explains")
     parser.add_argument("--judge", action="store_true", help="play nothing")
     options = parser.parse_args()
     target = TARGETS[options.target]
@@ -191,7 +191,9 @@ def main() -> int:
         names = [
             name
             for name, code in results(target, folder).items()
-            if KILLED.get(code or 0) is None and (chosen is None or name in chosen)
+            if KILLED.get(code or 0) is None
+            and (chosen is None or name in chosen)
+            and change(folder, name) not in explained()
         ]
     if not options.judge:
         mutmut(folder, *names, children=options.children)

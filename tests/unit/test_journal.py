@@ -374,3 +374,17 @@ def test_a_journal_that_is_renamed_at_each_look_is_read_to_an_end(
     journal.resilience_event(DEGRADED)
     with Journal(str(folder)) as reading:
         assert {line["event"] for line in reading.read()} == {"degraded"}  # one for each look, which are few
+
+
+def test_a_full_journal_that_somebody_renames_meanwhile_is_opened_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.mkdir()
+    path = folder / FILE
+    path.touch()
+    descriptor = os.open(path, os.O_WRONLY)
+    path.unlink()
+    path.touch()  # another one stands there already
+    assert resilience_journal._turn(descriptor, str(path))
+    os.close(descriptor)
+    assert [found.name for found in folder.iterdir()] == [FILE]
