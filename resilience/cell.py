@@ -101,15 +101,13 @@ class Memo:
 
         :param begun: monotonic seconds, where durations matter.
         """
-        gathered, success = self.gathered, self.success
+        gathered, success, cell = self.gathered, self.success, self.cell
         if gathered is None or success is None or len(gathered) >= self.room:
             return False
-        if not self.since <= self.cell.wall() < self.until:
+        if not self.since <= cell.wall() < self.until:
             return False
-        if begun is not None:
-            cell = self.cell
-            if cell.timer is not None and cell.timer() - begun > cell.policy.slow_after:
-                return False
+        if begun is not None and cell.timer is not None and cell.timer() - begun > cell.policy.slow_after:
+            return False
         # Whatever was committed meanwhile: it belongs to the epoch and the bucket that the call began in.
         gathered.append(success)
         return True
@@ -146,7 +144,7 @@ class Memo:
     def _ask_policy(self) -> bool:
         """Find out what a success means here, once for all calls that this lets in."""
         policy = self.cell.policy
-        success = Report(self.since, 0, SUCCESS, at=self.since, epoch=self.epoch, token=None, error=None)
+        success = Report(self.since, 0, SUCCESS, self.since, self.epoch, None, None)
         step = policy.step(self.state, success)
         if step.keep == LATER and self.owed is not None:
             self.until = min(self.until, step.until)
@@ -166,13 +164,14 @@ class Memo:
 
     def report(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
         """As a permit: tell how the call went."""
-        engine = self.cell.engine
+        cell = self.cell
+        engine = cell.engine
         if engine is None or outcome == NEUTRAL:
             return
         if outcome == SUCCESS and self._adds(duration, self.room + 1):
-            engine.settle(self.cell)  # it was the last that there was room for
+            engine.settle(cell)  # it was the last that there was room for
         else:
-            engine.report(self.cell, outcome, self.epoch, None, error, duration)
+            engine.report(cell, outcome, self.state.epoch, None, error, duration)
 
     async def areport(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
         """Do what `report` does without blocking the event loop."""
@@ -360,12 +359,42 @@ class Cell:
         self.view = view = View(snapshot, state, monotonic)
         return view
 
-    def committed(self, snapshot: Snapshot, state: State, monotonic: float) -> None:
-        """Take over what this process committed itself; `monotonic` is the second at which that began."""
+    def committed(self, snapshot: Snapshot, state: State, monotonic: float, step: Step | None, now: float) -> None:
+        """Take over what this process committed itself.
+
+        The next call needs no look at the record if the last step said how it will be answered.  That memo lives no
+        longer than the one before, so that a call looks in time at what else may have changed.
+
+        :param step: the last step of the commit; `None`: there was none.
+        :param monotonic: monotonic second at which the save began.
+        :param now: wall-clock second that the step used.
+        """
         if snapshot.time is not None:
             self.wall = self.clock.learn(snapshot.time, monotonic)
         self.view = View(snapshot, state, monotonic)
+        memo = self.memo
         self.memo = NEVER  # one on a snapshot that is trusted for a while would outlive it
+        is_current = snapshot.is_current
+        if (
+            step is not None
+            and step.lets_in
+            and memo.since <= now < memo.until
+            and memo.refusal is None
+            and isinstance(is_current, Word)
+            and not self.owed  # whoever is let in next looks whether it is due
+            and self.engine is not None
+        ):
+            renewed = Memo(self, state, None, now, memo.until, is_current)
+            owed = memo.owed
+            if owed is not None:
+                renewed.owed = owed
+                owed.asked = step.asks
+                if step.keep == LATER and memo.epoch == state.epoch:  # as one success was kept, so will be the next
+                    renewed.quiet = memo.quiet
+                    renewed.success = memo.success
+                    renewed.gathered = memo.gathered
+                    renewed.room = memo.room
+            self.memo = renewed
 
     def remember(self, view: View, step: Step, now: float, fresh_for: float) -> Memo | None:
         """Keep a step that answered an admission and changed nothing of a view; `None` if it may not be kept."""

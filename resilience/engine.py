@@ -69,8 +69,8 @@ class Engine:
 
     :param timeout: seconds that the waiting of one decision may take in all.
     :param max_staleness: seconds for which a snapshot is trusted that cannot tell whether it is current.
-    :param recheck: called on the slow road of an admission, which each key in use takes once a second at least: looks
-        whether the configuration file was touched.
+    :param recheck: called on the slow road of an admission, which each key in use takes once a second at least, and
+        after each report: looks whether the configuration file was touched.
     """
 
     __slots__ = (
@@ -239,6 +239,7 @@ class Engine:
         except (StorageCorrupt, ValueError):
             pass  # the commit mends it, under the lock
         done = yield from self._commit(cell, (admit,), deadline, patient=patient, force=force)
+        assert done.step is not None  # noqa: S101 - that of the admission; for the type checkers
         return self._permit(cell, done.step, done.now, None)
 
     def _answer(self, cell: Cell, view: View, *, anonymous: bool, settled: bool = False) -> Memo | Permit | None:
@@ -298,13 +299,13 @@ class Engine:
         :param duration: seconds that it took, if that was measured.
         """
         at = self._clock.wall()
-        report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error, duration=duration)
+        report = Report(at, 0, outcome, at, epoch, lease, error, duration, 1)
         try:
             if outcome == FAILURE and cell.origin is None and self._is_well(cell):
                 # The road of every failure: `_reporting` without what only an outage or a success needs.
                 deadline = self._clock.monotonic() + self._timeout
                 try:
-                    drive(cell.ports, self._commit(cell, (report,), deadline, patient=True, force=False))
+                    drive(cell.ports, commit(cell, (report,), self._announcer, self._clock, deadline, patient=True))
                 except _FAULTS as fault:
                     drive(cell.ports, self._unsettled(cell, report, fault))
                 else:
@@ -313,6 +314,8 @@ class Engine:
                 drive(cell.ports, self._reporting_to_copy(cell, report) or self._reporting(cell, report))
         except Exception as failure:  # noqa: BLE001 - the caller's own result or error survives whatever it is
             self._could_not_record(cell, failure)
+        if self._recheck is not None:
+            self._recheck()
 
     async def areport(
         self,
@@ -325,7 +328,7 @@ class Engine:
     ) -> None:
         """Do what `report` does without blocking the event loop."""
         at = self._clock.wall()
-        report = Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error, duration=duration)
+        report = Report(at, 0, outcome, at, epoch, lease, error, duration, 1)
         try:
             requests = self._reporting_to_copy(cell, report)
             if requests is None:
@@ -334,6 +337,8 @@ class Engine:
                 drive(cell.ports, requests)
         except Exception as failure:  # noqa: BLE001 - as in `report`
             self._could_not_record(cell, failure)
+        if self._recheck is not None:
+            self._recheck()
 
     def record(
         self,
@@ -349,7 +354,7 @@ class Engine:
         :raises StorageError: the outcome is not in the shared record.
         """
         at = self._clock.wall()
-        self._obey(cell, Report(at, 0, outcome, at=at, epoch=epoch, token=lease, error=error, duration=duration))
+        self._obey(cell, Report(at, 0, outcome, at, epoch, lease, error, duration, 1))
 
     def _could_not_record(self, cell: Cell, failure: Exception) -> None:
         outage = failure if isinstance(failure, StorageError) else StorageUnavailable(str(failure), key=cell.key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from resilience.cell import Cell, Memo
 from resilience.errors import ConfigurationError, PolicyRejected
-from resilience.permits import Permit, error_name, parse_token, pop, push
+from resilience.permits import Permit, class_name, error_name, parse_token, pop, push
 from resilience.policy import FAILURE, NEUTRAL, SUCCESS
 from resilience.storage import Key
 
@@ -338,7 +338,7 @@ def _judged_error(
     if isinstance(error, PolicyRejected) and error.name == cell.key.name:
         return NEUTRAL, None, duration  # of this guard, used inside itself: it says nothing new of the dependency
     outcome = cell.policy.judge_error(error, duration)
-    return outcome, error_name(error) if outcome == FAILURE else None, duration
+    return outcome, class_name(type(error)) if outcome == FAILURE else None, duration
 
 
 def _judged_result(
@@ -377,7 +377,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            permit.report(*_judged_error(permit, error, _lasted(permit, begun)))
+            permit.report(*_judged_error(permit, error, None if begun is None else _lasted(permit, begun)))
             raise
         try:
             is_quiet = permit.quiet and permit.view[0] == permit.word
@@ -396,7 +396,11 @@ def _async_shell(guard: Guard, function: Callable[P, Awaitable[R]]) -> Callable[
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         cell = guard._cell  # noqa: SLF001 - this module's own
         memo = cell.memo
-        permit = memo if memo.refusal is None and memo.holds(cell.wall()) else await guard._aadmit()  # noqa: SLF001
+        try:
+            holds = memo.view[0] == memo.word and memo.since <= cell.wall() < memo.until
+        except ValueError:  # the storage released what it had mapped
+            holds = False
+        permit = memo if holds and memo.refusal is None else await guard._aadmit()  # noqa: SLF001
         timer = permit.cell.timer
         begun = None if timer is None else timer()
         try:

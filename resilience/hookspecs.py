@@ -123,6 +123,8 @@ def resilience_event(event: Event) -> None:
         ``configuration_reloaded``
             file and variables were read anew; ``file`` names it (`None`: there is none), ``reopened`` says whether the
             storage was opened anew.
+        ``dropped``
+            an outcome that was owed was given up, as the policy raised at it; ``error`` says what.
         ``late``
             a report came after the state it belongs to; ``outcome`` says which.
         ``reset``

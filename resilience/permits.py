@@ -115,11 +115,11 @@ class Permit:
 
 def error_name(error: BaseException | str | None) -> str | None:
     """Return the class name of an error, as it is kept in a record."""
-    return error if error is None or isinstance(error, str) else _name_of(type(error))
+    return error if error is None or isinstance(error, str) else class_name(type(error))
 
 
-_name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
-"""Read past a metaclass, which may lie or raise."""
+class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
+"""The name of a class, read past a metaclass, which may lie or raise."""
 
 
 def parse_token(token: str) -> tuple[int, str | None]:

@@ -67,7 +67,6 @@ class Report:
         now: float,
         draw: int,
         outcome: Outcome,
-        *,
         at: float,
         epoch: int | None,
         token: str | None,
@@ -91,12 +90,12 @@ class Report:
             self.now,
             self.draw,
             self.outcome,
-            at=self.at,
-            epoch=self.epoch,
-            token=self.token,
-            error=self.error,
-            duration=self.duration,
-            count=self.count,
+            self.at,
+            self.epoch,
+            self.token,
+            self.error,
+            self.duration,
+            self.count,
         )
 
 
@@ -168,21 +167,24 @@ class Step:
     of it, a `Lease` lets it in and does, a `Refusal` does not.  `until` says how long, with the state unchanged, the
     same event gets the same answer (valid while ``event.now <= now < until``).  `keep` says whether others must know.
     `moved` is the change of state to announce, `tells` the names and data of other events.  `asks` is a number of the
-    state that grows when other processes should settle what they gathered before their own next decision.
+    state that grows when other processes should settle what they gathered before their own next decision.  `lets_in`
+    says that an `Admit` in `state`, whenever it comes, would be answered by ``Step(state)``: the answer to the next
+    call is known with that to this event.
     """
 
-    __slots__ = ("asks", "decision", "keep", "moved", "state", "tells", "until")
+    __slots__ = ("asks", "decision", "keep", "lets_in", "moved", "state", "tells", "until")
 
     def __init__(
         self,
         state: State,
         decision: Lease | Refusal | None = None,
-        *,
         until: float = FOREVER,
         keep: Keep = KEEP,
         moved: Move | None = None,
         tells: tuple[tuple[str, Mapping[str, object]], ...] = (),
         asks: int = 0,
+        *,
+        lets_in: bool = False,
     ) -> None:
         self.state = state
         self.decision = decision
@@ -191,6 +193,7 @@ class Step:
         self.moved = moved
         self.tells = tells
         self.asks = asks
+        self.lets_in = lets_in
 
 
 if TYPE_CHECKING:

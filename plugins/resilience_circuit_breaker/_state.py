@@ -684,7 +684,7 @@ def count_success(config: CircuitBreakerConfig, state: State, event: Report, _ta
     until = FOREVER
     if config.window == TIME:
         until = end_of_bucket_at(config.window_span, _ended(event))
-    return Step(counted, None, until=until, keep=LATER, tells=tells)
+    return Step(counted, None, until, LATER, None, tells)
 
 
 def count_failure(config: CircuitBreakerConfig, state: State, event: Report, target: str) -> Step:
@@ -713,13 +713,13 @@ def count_failure(config: CircuitBreakerConfig, state: State, event: Report, tar
     if rest.fit is not config.given:
         rest = _fitting(config, rest)
     counted = made_of(CLOSED, state.epoch, None, failures, at, error, NO_WINDOWS, state.asks, rest)
-    return Step(counted, None, keep=NOW)
+    return Step(counted, None, FOREVER, NOW)
 
 
 def count_in_window(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
     """Counts it in the window."""
     counted, tells = _counted(config, state, event, added(config, state.windows, event))
-    return Step(counted, None, keep=NOW, tells=tells)
+    return Step(counted, None, FOREVER, NOW, None, tells)
 
 
 def trip(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
@@ -1097,6 +1097,8 @@ def _indexed(table: tuple[Row, ...]) -> dict[str, dict[str, tuple[tuple[Choice, 
 
 
 _ROWS = _indexed(TABLE)
+_LETTING_IN = frozenset(state for state in STATES if _ROWS[state][ADMIT] == ((), let_in, state))
+"""States in which every call is let in, without a question: see `Step.lets_in`."""
 
 VERBS = (FORCE_OPEN, DISABLE, METRICS_ONLY, CLOSE, RESET, RESTORE)
 """What a control may do."""
@@ -1115,6 +1117,7 @@ class Machine:
 
         :raises ValueError: a control has a verb or an argument that makes no sense.
         """
+        config = self.config
         name: str
         if isinstance(event, Report):
             epoch = event.epoch
@@ -1123,7 +1126,7 @@ class Machine:
                 event.token is not None and _number(state.probes, event.token) is None
             ):
                 name = LATE
-            elif event.duration is not None and name == SUCCESS and _is_slow(self.config, event):
+            elif event.duration is not None and name == SUCCESS and event.duration > config.slow_after:
                 name = SLOW
         elif isinstance(event, Admit):
             name = ADMIT
@@ -1134,14 +1137,15 @@ class Machine:
             if name not in VERBS:
                 raise ValueError(f"a circuit breaker knows no {name[:80]!r}, but {', '.join(VERBS)}")
         choices, action, target = _ROWS[state.state][name]
-        config = self.config
         for condition, its_action, its_target in choices:
             if condition(config, state, event):
                 action = its_action
                 target = its_target
                 break
         step = action(config, state, event, target)
-        step.asks = step.state.asks  # type: ignore[attr-defined]  # our own state
+        after: Any = step.state  # our own
+        step.asks = after.asks
+        step.lets_in = after.state in _LETTING_IN
         return step
 
 

@@ -299,8 +299,7 @@ class FileStorage:
     ) -> Snapshot:
         """See `resilience.hookspecs`.  Takes the lock itself if its caller has not, as in a child forked meanwhile."""
         entry = self._entries.get(key)
-        file = entry.locked if entry is not None else None
-        if entry is None or file is None:
+        if entry is None or (file := entry.locked) is None:
             with self.resilience_lock(key, timeout):
                 return self.resilience_save(key, payload, expected, expires_at, timeout)
         try:
@@ -308,7 +307,7 @@ class FileStorage:
             if file.view[0] != state[0]:
                 state = self._current(file)
             snapshot = state[2]
-            if snapshot.version != expected:
+            if snapshot.version is not expected and snapshot.version != expected:
                 raise StorageConflict(
                     f"{key} has version {snapshot.version}, not {expected}", key=key, current=snapshot
                 )

@@ -35,6 +35,7 @@ _EVENTS = {
     "clock_skew": (_WARNING, "clock of this machine is off"),
     "configuration_rejected": (_ERROR, "configuration refused"),
     "configuration_reloaded": (_INFO, "configuration reloaded"),
+    "dropped": (_ERROR, "outcome given up"),
     "late": (_DEBUG, "late report"),
     "reset": (_INFO, "reset by hand"),
     "settings_conflict": (_WARNING, "settings in conflict"),
@@ -54,7 +55,7 @@ class LoggingObserver:
     """Logs every transition and every event to the logger ``resilience``.
 
     Levels: a transition is a WARNING, whichever way it goes, as nobody but its policy knows which states are good
-    ones.  Of the events, ``state_reset`` and ``configuration_rejected`` are ERRORs, ``clock_skew``,
+    ones.  Of the events, ``state_reset``, ``dropped`` and ``configuration_rejected`` are ERRORs, ``clock_skew``,
     ``degraded``, ``settings_conflict`` and ``would_have_opened`` WARNINGs, ``late`` is DEBUG, all others are INFO.
     """
 

@@ -222,6 +222,39 @@ def test_a_snapshot_that_raises_when_asked_is_not_current(storage: Faulty) -> No
     assert breaker.status().failure_count == 1
 
 
+# --- what a commit leaves behind --------------------------------------------------------------------------------------
+
+
+def test_the_call_after_a_failure_asks_nobody(storage: Faulty, clock: ManualClock) -> None:
+    """For a second at most: then somebody looks."""
+    breaker = make(failure_threshold=9)
+    assert breaker.call(lambda: 1) == 1
+    clock.advance(0.5)
+    fail(breaker)
+    storage.calls.clear()
+    with breaker:
+        assert storage.calls == []
+        clock.advance(1.1)
+        assert breaker.check()
+        assert storage.calls == ["load"]
+
+
+def test_the_call_after_the_failure_that_opens_is_rejected(storage: Faulty) -> None:
+    breaker = make(failure_threshold=2)
+    fail(breaker)
+    fail(breaker)
+    assert not breaker.check()
+
+
+def test_the_call_after_a_failure_sees_what_others_do(storage: Faulty, runtime: Runtime, clock: ManualClock) -> None:
+    breaker = make(failure_threshold=9)
+    fail(breaker)
+    with Runtime(storage=runtime.url, clock=clock, environ={}) as other:
+        CircuitBreaker("payments", runtime=other).force_open()
+        assert not CircuitBreaker("payments", runtime=runtime).check()
+        assert not breaker.check()
+
+
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -622,6 +655,73 @@ def test_a_policy_with_a_bug_concerns_its_key_alone(storage: Faulty, told: Recor
     fail(other)
     status = other.status()
     assert (status.state, status.degraded) == (CircuitState.OPEN, False)
+
+
+class Unwritable(CircuitBreakerPolicy):
+    """A policy whose states cannot be written, or have no end that it could tell."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def encode(state: Any, /) -> bytes:  # noqa: ARG004 - as it is called
+        raise ZeroDivisionError("a bug of the policy")
+
+
+class Endless(CircuitBreakerPolicy):
+    __slots__ = ()
+
+    def expires_at(self, state: Any, /) -> float | None:
+        raise ZeroDivisionError("a bug of the policy")
+
+
+class UnwritableBreaker(CircuitBreaker):
+    __slots__ = ()
+    policy_type = Unwritable
+
+
+class EndlessBreaker(CircuitBreaker):
+    __slots__ = ()
+    policy_type = Endless
+
+
+@pytest.mark.parametrize("kind", [UnwritableBreaker, EndlessBreaker])
+def test_a_policy_that_cannot_write_its_state_is_named(
+    storage: Faulty, told: Recorder, kind: type[CircuitBreaker]
+) -> None:
+    kind("payments").record_failure()
+    assert [(event.name, event.key) for event in told.events] == [("degraded", KEY)]
+    assert "its policy raised ZeroDivisionError: a bug" in str(told.events[0].data["error"])
+    assert "save" not in storage.calls
+
+
+class Choosy(CircuitBreakerPolicy):
+    """A policy that cannot answer one kind of failure."""
+
+    __slots__ = ()
+
+    def step(self, state: Any, event: Any, /) -> Step:
+        if isinstance(event, Report) and event.error == "Odd":
+            raise ValueError("a bug of the policy")
+        return super().step(state, event)
+
+
+class ChoosyBreaker(CircuitBreaker):
+    __slots__ = ()
+    policy_type = Choosy
+
+
+def test_an_owed_report_that_the_policy_cannot_answer_is_given_up(storage: Faulty, told: Recorder) -> None:
+    """Else each commit of its key would meet it again."""
+    breaker = ChoosyBreaker("payments", failure_threshold=9)
+    storage.plan("lock", StorageLockTimeout("held", key=KEY))
+    breaker.record_failure("Odd")
+    assert told.names == []
+    fail(breaker)
+    assert [(event.name, event.key) for event in told.events] == [("dropped", KEY)]
+    assert "its policy raised ValueError: a bug" in str(told.events[0].data["error"])
+    fail(breaker)
+    assert breaker.status().failure_count == 2
+    assert told.names == ["dropped"]
 
 
 def test_a_policy_with_a_bug_is_kept_from_coroutines(storage: Faulty, told: Recorder) -> None:

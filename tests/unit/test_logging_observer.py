@@ -57,6 +57,7 @@ def test_transition_of_a_private_copy_has_no_version(log: pytest.LogCaptureFixtu
     [
         ("degraded", {"error": "no space left", "mode": "local"}, "WARNING", "storage does not answer"),
         ("recovered", {"seconds": 1.5}, "INFO", "storage answers again"),
+        ("dropped", {"error": "a bug"}, "ERROR", "outcome given up"),
         ("late", {"outcome": "failure"}, "DEBUG", "late report"),
         ("reset", {"state": "open"}, "INFO", "reset by hand"),
         ("state_reset", {"error": "checksum"}, "ERROR", "damaged record set aside"),

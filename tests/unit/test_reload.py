@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,27 @@ def test_a_touched_file_is_noticed_within_a_second(program: Program) -> None:
         call()
 
 
+def test_who_only_reports_notices_it_too(program: Program) -> None:
+    breaker = CircuitBreaker("a")
+    fail(breaker)
+    program.say("[circuit_breaker]\nfailure_threshold = 3\n")
+    program.clock.advance(1.1)
+    fail(breaker)
+    assert program.events() == [("configuration_reloaded", {"file": str(program.path), "reopened": False})]
+    fail(breaker)
+    assert breaker.status().state == "open"
+
+
+def test_who_only_reports_from_a_coroutine_notices_it_too(program: Program) -> None:
+    breaker = CircuitBreaker("a")
+    permits = [breaker.acquire(), breaker.acquire()]
+    asyncio.run(permits[0].areport("failure", "OSError", None))
+    program.say("[circuit_breaker]\nfailure_threshold = 3\n")
+    program.clock.advance(1.1)
+    asyncio.run(permits[1].areport("failure", "OSError", None))
+    assert [name for name, _ in program.events()] == ["configuration_reloaded"]
+
+
 def test_the_file_is_looked_at_once_a_second(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[object] = []
     stat = os.stat
@@ -159,8 +181,6 @@ async def aone() -> int:
 
 
 def test_coroutines_notice_it_too(program: Program) -> None:
-    import asyncio
-
     breaker = CircuitBreaker("a")
     asyncio.run(breaker.acall(aone))
     program.say("[circuit_breaker]\nfailure_threshold = 1\n")

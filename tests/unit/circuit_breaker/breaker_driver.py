@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from resilience.policy import KEEP, LATER, Admit, Control, Lease, Rejected, Report
+from resilience.policy import FOREVER, KEEP, LATER, Admit, Control, Lease, Rejected, Report
 from resilience_circuit_breaker._config import CircuitBreakerConfig
 from resilience_circuit_breaker._errors import Rejection
 from resilience_circuit_breaker._state import State
@@ -54,6 +54,12 @@ class Driver:
         if step.moved is not None:
             assert (step.moved.old, step.moved.new) == (self.state.state, step.state.state)
             assert step.state.epoch == self.state.epoch + 1
+        assert step.lets_in == (step.state.state == "closed")
+        if step.lets_in:
+            for now in (self.now - 1e8, self.now, self.now + 1e8):
+                following = self.policy.step(step.state, Admit(now, self.draw))
+                assert (following.state, following.decision) == (step.state, None)
+                assert (following.keep, following.until) == (KEEP, FOREVER)
         self.state = step.state
         return step
 
