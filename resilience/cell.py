@@ -147,6 +147,9 @@ class Memo:
         success = Report(self.since, 0, SUCCESS, self.since, self.epoch, None, None)
         step = policy.step(self.state, success)
         if step.keep == LATER and self.owed is not None:
+            engine = self.cell.engine
+            if engine is not None:  # else the runtime was closed meanwhile
+                engine.prepare()
             self.until = min(self.until, step.until)
             self.success = (success, step.until)
             self.room = policy.gather_limit - 1

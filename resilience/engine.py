@@ -71,6 +71,7 @@ class Engine:
     :param max_staleness: seconds for which a snapshot is trusted that cannot tell whether it is current.
     :param recheck: called on the slow road of an admission, which each key in use takes once a second at least, and
         after each report: looks whether the configuration file was touched.
+    :param prepare: called once, before something is gathered: sees to it that it is committed before a fork.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class Engine:
         "_making",
         "_max_staleness",
         "_ports",
+        "_prepare",
         "_recheck",
         "_timeout",
     )
@@ -95,8 +97,10 @@ class Engine:
         timeout: float,
         max_staleness: float,
         recheck: Callable[[], object] | None = None,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
         self._recheck = recheck
+        self._prepare = prepare
         self._ports = ports
         self._announcer = announcer
         self._clock = SharedClock(clock, ports.name)
@@ -433,11 +437,20 @@ class Engine:
                     return
         yield from self._commit(cell, (report,), deadline, patient=patient, force=force)
 
-    @staticmethod
-    def _gathers(cell: Cell, report: Report, step: Step) -> bool:
+    def prepare(self) -> None:
+        """Make ready for something to be gathered."""
+        prepare, self._prepare = self._prepare, None
+        if prepare is not None:
+            try:
+                prepare()
+            except Exception:  # noqa: BLE001, S110 - a commit says what is wrong
+                pass
+
+    def _gathers(self, cell: Cell, report: Report, step: Step) -> bool:
         """Gather a report that was answered by a step, unless this is one too many: then all are committed."""
         if not cell.policy.gather:
             return False
+        self.prepare()
         owed = cell.owing()
         if len(owed.gathered) + 1 >= cell.policy.gather_limit:
             return False
@@ -533,6 +546,13 @@ class Engine:
         """Commit what is owed to any key, also by guards that are gone."""
         for owed in list(self._debts.values()):
             self.settle(owed.cell)
+
+    def settle_before_fork(self) -> None:
+        """Do what `settle_all` does, as far as one time-out for all keys goes; the rest stays owed."""
+        deadline = self._clock.monotonic() + self._timeout
+        for owed in list(self._debts.values()):
+            if self._clock.monotonic() < deadline:
+                self.settle(owed.cell, deadline)
 
     # -- the storage -------------------------------------------------------------------------------------------------
 

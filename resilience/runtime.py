@@ -328,7 +328,7 @@ class Runtime:
         named = [(f"{type(plugin).__name__} #{number}", plugin) for number, plugin in enumerate(self._observers, 1)]
         installed = plugins.observers(self)
         ports, observers = self._connect(storage, url, [*installed, *named])
-        engine = self._engine(ports, observers, self.configuration.core.max_staleness)
+        engine = self._engine(storage, ports, observers, self.configuration.core.max_staleness)
         opened = Opened(url, storage, ports, engine, [*installed, *named])
         opened.made_with = self._made_with(self.configuration, url)
         return opened
@@ -371,7 +371,7 @@ class Runtime:
             settings.append(configuration.observer_settings(name, model))
         return settings
 
-    def _engine(self, ports: Ports, observers: Observers, max_staleness: float) -> Engine:
+    def _engine(self, storage: Any, ports: Ports, observers: Observers, max_staleness: float) -> Engine:
         from resilience.announce import Announcer
         from resilience.engine import Engine
 
@@ -383,6 +383,7 @@ class Runtime:
             timeout=self.timeout,
             max_staleness=max_staleness,
             recheck=None if self._watched is None else self._look,
+            prepare=lambda: _settle_at_fork(storage),
         )
 
     def _reopen(self, plan: Plan) -> Opened:
@@ -395,7 +396,7 @@ class Runtime:
         storage = kind(url, settings_of(plan, kind))
         observers = observers_of(plan, self._observers, self)
         ports, observing = connect_plain(storage, url.partition(":")[0], plan["hooks"], observers)
-        return Opened(url, storage, ports, self._engine(ports, observing, plan["max_staleness"]))
+        return Opened(url, storage, ports, self._engine(storage, ports, observing, plan["max_staleness"]))
 
     def _make(self, url: str) -> Any:
         """Make the storage that a URL names, and first the one that it holds, if it holds one."""
@@ -644,6 +645,11 @@ class Runtime:
         if opened is not None:
             opened.engine.settle_all()
 
+    def _settle_before_fork(self) -> None:
+        opened = self._opened
+        if opened is not None:
+            opened.engine.settle_before_fork()
+
     def _retire(self) -> None:
         with self._lock:
             cells, self._cells = self._cells, Alive()
@@ -694,6 +700,31 @@ def _settle_at_exit() -> None:
     process, util = (sys.modules.get(f"multiprocessing.{name}") for name in ("process", "util"))
     if process is not None and util is not None and process.parent_process() is not None:
         util.Finalize(None, _settle_all, exitpriority=0)
+
+
+_settles_before_fork = False
+
+
+def _settle_at_fork(storage: object) -> None:
+    """See to it that what is gathered is committed before this process forks.
+
+    Hooks before a fork run in reverse: those of modules that are imported by now, locks that they take among them, come
+    after ours.  A module that is imported in the middle of it has its hooks for the time after called without the one
+    before; so what a commit imports is imported now, be it what the storage needs or an observer complains with.
+    """
+    import logging  # noqa: F401 - as said
+
+    global _settles_before_fork
+    getattr(storage, "prepare_for_fork", lambda: None)()
+    with _install:
+        first, _settles_before_fork = not _settles_before_fork, True
+    if first and hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_settle_all_before_fork)
+
+
+def _settle_all_before_fork() -> None:
+    for runtime, _ in _all:
+        runtime._settle_before_fork()  # noqa: SLF001 - this module's own
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows

@@ -38,12 +38,16 @@ class _Native:
     def __getattr__(self, name: str) -> Any:
         if name not in {"lock", "unlock"}:
             raise AttributeError(name)
+        self.load()
+        return self.__dict__[name]
+
+    def load(self) -> None:
+        """Import it."""
         with BIRTH:  # a child forked by another thread in the middle of an import could never import it
             from filelock import lock_descriptor, unlock_descriptor
 
         self.lock = lock_descriptor
         self.unlock = unlock_descriptor
-        return self.__dict__[name]
 
 
 native: Final = _Native()

@@ -474,6 +474,10 @@ class FileStorage:
 
         return examine(self.folder, mapped=self._mapped, network_allowed=self._network_allowed)
 
+    def prepare_for_fork(self) -> None:
+        """Import what a commit needs, which so far nobody had to: called before outcomes are gathered here."""
+        native.load()
+
     def close(self) -> None:
         """Let go of all files.  Snapshots are no longer current; the next hook opens anew what it needs."""
         with BIRTH:

@@ -6,17 +6,17 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from processes.support import METHODS, PATIENCE, Crowd, breaker
 
-from resilience import CircuitOpenError, CircuitState
+from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Key, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from resilience import CircuitBreaker
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,78 @@ def fork_between(url: str) -> None:
     if pid == 0:
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+FRESH = """
+import multiprocessing, os, sys
+from resilience import CircuitBreaker, Runtime
+
+url, way = sys.argv[1:]
+
+def look():
+    os._exit(other().status().success_count)
+
+def other():
+    runtime = Runtime(storage=url, environ={})
+    return CircuitBreaker("fresh", window="time", window_duration=600, gather=60, runtime=runtime)
+
+breaker = other()
+assert "filelock" not in sys.modules and "logging" not in sys.modules
+for _ in range(7):
+    breaker.call(int)
+assert other().status().success_count == 0
+if way == "os":
+    pid = os.fork()
+    if pid == 0:
+        look()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+else:
+    process = multiprocessing.get_context("fork").Process(target=look)
+    process.start()
+    process.join()
+    status = process.exitcode
+assert breaker.status().success_count == 7
+print(status)
+"""
+
+
+@pytest.mark.everywhere
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("way", ["os", "multiprocessing"])
+def test_what_was_gathered_is_committed_before_a_fork(url: str, way: str) -> None:
+    """Also by a program that has imported nothing yet that a commit needs, whose hooks would come half."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", FRESH, url, way],
+        env=environment,
+        check=False,
+        timeout=PATIENCE,
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("7\n", "", 0)
+
+
+def test_a_fork_waits_for_a_lock_no_longer_than_the_storage_is_waited_for(url: str) -> None:
+    """For all keys together; what could not be committed is the parent's, and is committed once."""
+    names = [f"forking {number}" for number in range(8)]
+    storage = Runtime(storage=url, environ={}).opened.storage
+    runtime = Runtime(storage=url, storage_timeout=0.25, environ={})
+    breakers = [CircuitBreaker(name, runtime=runtime, window="time", window_duration=600, gather=60) for name in names]
+    for each in breakers * 2:
+        each.call(int)
+    with ExitStack() as held:
+        for name in names:
+            held.enter_context(storage.resilience_lock(Key("circuit_breaker", name), 1))
+        begun = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        took = time.monotonic() - begun
+        assert os.waitpid(pid, 0)[1] == 0
+    assert 0.2 < took < 0.25 * len(names) / 2
+    assert [each.status().success_count for each in breakers] == [2] * len(names)
+    runtime.close()
 
 
 def test_a_child_leaves_to_its_parent_what_the_parent_gathered(eight: Crowd, url: str) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Runtime, StorageLockTimeout
+from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Key, Runtime, StorageLockTimeout
 from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from storages import Faulty, Recorder
@@ -78,6 +81,68 @@ def fail(breaker: CircuitBreaker) -> None:
 def commits(breaker: CircuitBreaker) -> int:
     version = breaker.status().version
     return 0 if version is None else int(version.partition("@")[0])
+
+
+def forks() -> None:
+    """Fork a child that ends."""
+    with warnings.catch_warnings():
+        # From 3.12 on a warning says that other tests have threads; the child of this one does nothing.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+class TestForks:
+    def test_before_a_fork(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here, gather=30)
+        succeed(breaker, 4)
+        assert commits(there) == 0
+        forks()
+        assert (there.status().success_count, commits(there)) == (4, 1)
+        succeed(breaker)
+        assert (breaker.status().success_count, commits(there)) == (5, 2)
+
+    def test_a_permit_that_a_process_reports_is_gathered_too(self, here: Runtime, there: CircuitBreaker) -> None:
+        make(here, gather=30).record_success()
+        forks()
+        assert there.status().success_count == 1
+
+    def test_all_keys_together_wait_for_one_time_out(self, here: Runtime, clock: ManualClock) -> None:
+        def held(_: object, key: Key, timeout: float) -> AbstractContextManager[None]:
+            clock.advance(timeout)
+            raise StorageLockTimeout("held", key=key)
+
+        breakers = [CircuitBreaker(name, runtime=here, window="time", gather=30) for name in ("one", "two", "three")]
+        for breaker in breakers:
+            succeed(breaker, 2)
+        storage: Faulty = here.opened.storage
+        storage.always = {"lock": held}
+        storage.calls.clear()
+        forks()
+        assert storage.calls.count("lock") == 1
+        storage.always = {}
+        assert [breaker.status().success_count for breaker in breakers] == [2, 2, 2]
+
+    def test_a_storage_that_cannot_make_ready_is_no_fault_of_the_call(
+        self, here: Runtime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made_ready: list[bool] = []
+
+        def fails() -> None:
+            made_ready.append(True)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(here.opened.storage, "prepare_for_fork", fails, raising=False)
+        breaker = make(here, gather=30)
+        succeed(breaker, 3)
+        assert breaker.status().success_count == 3
+        assert made_ready == [True]
+
+    def test_a_call_in_which_the_runtime_is_closed(self, here: Runtime) -> None:
+        assert make(here).call(here.close) is None
 
 
 class TestWhen:
