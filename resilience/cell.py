@@ -94,7 +94,7 @@ class Memo:
         assert refusal is not None  # noqa: S101 - the caller looked; for the type checkers
         assert owed is not None  # noqa: S101 - where `remember` keeps a refusal, it is there; for the type checkers
         owed.rejected.append(None)
-        return refusal.error(self.cell.key.name, now)
+        return refusal.error(self.cell.key[1], now)  # the name; a property would take 30 ns
 
     def takes(self, begun: float | None) -> bool:
         """Gather the success of a call, which needs no report then; false where it must be reported.

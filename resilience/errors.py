@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 def _revive(kind: type[ResilienceError], args: tuple[object, ...], attributes: dict[str, object]) -> ResilienceError:
     error = kind.__new__(kind, *args)
     error.args = args
-    error.__dict__.update(attributes)
+    for name, value in attributes.items():
+        setattr(error, name, value)  # some have slots
     return error
 
 
 class ResilienceError(Exception):
     """Root of all errors that this framework raises."""
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle message and attributes, whatever the signature of the class."""
         return _revive, (type(self), self.args, dict(self.__dict__))
 
@@ -71,7 +72,7 @@ class StorageConflict(StorageError):
         super().__init__(message, key=key)
         self.current = current
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Leave the snapshot behind: what it maps belongs to this process."""
         return _revive, (type(self), self.args, {**self.__dict__, "current": None})
 

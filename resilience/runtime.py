@@ -712,7 +712,7 @@ def _settle_at_fork(storage: object) -> None:
     after ours.  A module that is imported in the middle of it has its hooks for the time after called without the one
     before; so what a commit imports is imported now, be it what the storage needs or an observer complains with.
     """
-    import logging  # noqa: F401 - as said
+    import logging  # noqa: F401 # pyright: ignore[reportUnusedImport] - as said
 
     global _settles_before_fork
     getattr(storage, "prepare_for_fork", lambda: None)()
