@@ -115,11 +115,7 @@ class Guard:
         return cell
 
     def _bind_with(self, runtime: Runtime, stored: Mapping[str, object] | None) -> Cell:
-        kind, name, given = self.policy_type, self.name, self._given  # not the guard, which holds the cell
-
-        def remake(configuration: Configuration | None) -> Policy:
-            return runtime.policy(kind, name, given, stored, configuration)
-
+        remake = _Remake(runtime, self.policy_type, self.name, self._given, stored)
         return runtime.bind(self._key, remake(None), remake)
 
     @classmethod
@@ -302,6 +298,29 @@ class Guard:
             await permit.areport(*_judged_error(permit, error, duration))
         elif not permit.takes_success(duration):
             await permit.areport(SUCCESS, None, duration)
+
+
+class _Remake:
+    """Makes the policy of a guard, again when the configuration was reloaded.
+
+    A function that knew as much would be four times as big.  It does not know the guard, which holds the cell.
+    """
+
+    __slots__ = ("_arguments", "_runtime")
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        kind: type[Policy],
+        name: str,
+        given: Mapping[str, Any] | None,
+        stored: Mapping[str, object] | None,
+    ) -> None:
+        self._runtime = runtime
+        self._arguments = (kind, name, given, stored)
+
+    def __call__(self, configuration: Configuration | None) -> Policy:
+        return self._runtime.policy(*self._arguments, configuration)
 
 
 def _method(guard: Guard, method: Any) -> Any:

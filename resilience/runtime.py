@@ -95,15 +95,16 @@ class Watched:
 class Alive:
     """What is known of objects as long as somebody holds them; iterating gives both."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_forget", "_known")
 
     def __init__(self) -> None:
-        self._known: dict[ref[Any], Any] = {}
+        known: dict[ref[Any], Any] = {}
+        self._known = known
+        self._forget: Callable[[ref[Any]], object] = lambda gone: known.pop(gone, None)  # one for all: there are many
 
     def put(self, thing: object, value: object) -> None:
         """Know something of an object."""
-        known = self._known
-        known[ref(thing, lambda gone: known.pop(gone, None))] = value
+        self._known[ref(thing, self._forget)] = value
 
     def get(self, thing: object) -> Any:
         """Return what is known of an object; `None` if there is nothing."""
@@ -162,6 +163,8 @@ class Runtime:
         self._reloading = RLock()
         self._opened: Opened | None = None
         self._configuration: Configuration | None = None
+        self._last_policy: tuple[object, Any] = None, None
+        """What was made last, and of what: guards of a family, and neighbours, mostly have the same settings."""
         self._cells: Alive = Alive()
         self._watched: Watched | None = None
         self._left: Opened | None = None
@@ -449,8 +452,14 @@ class Runtime:
             if (policy := policy_of(self.plan, kind, name, stored)) is not None:
                 return policy
         configured = configuration or self.configuration
-        settings = configured.policy_settings(kind.kind, name, kind.settings_model(), given or {}, stored)
-        return kind.from_settings(settings, given)
+        alike = _alike(configured, kind, name, given, stored)
+        before, policy = self._last_policy
+        if alike is None or alike != before:
+            settings = configured.policy_settings(kind.kind, name, kind.settings_model(), given or {}, stored)
+            policy = kind.from_settings(settings, given)
+            if alike is not None:
+                self._last_policy = alike, policy
+        return policy
 
     def bind(self, key: Key, policy: Policy, remake: Remake | None = None) -> Cell:
         """Make the cell of a guard.
@@ -664,6 +673,26 @@ class Runtime:
         if self._watched is not None:
             self._watched = Watched(self._watched.path, self._watched.seen)
         self._retire()
+
+
+def _alike(
+    configuration: Configuration,
+    kind: type[Policy],
+    name: str,
+    given: Mapping[str, Any] | None,
+    stored: Mapping[str, object] | None,
+) -> object:
+    """Return what is equal for guards that may share one policy; `None`: this one shares its own with nobody."""
+    from resilience.variables import normal_form
+
+    if stored or normal_form(name) in configuration.policy_names(kind.kind):
+        return None
+    settings = None if given is None else tuple((what, type(value), value) for what, value in given.items())
+    try:
+        hash(settings)
+    except TypeError:  # a list of classes, which may change
+        return None
+    return configuration, kind, settings
 
 
 def _settings_model(kind: str) -> type[PolicySettings]:

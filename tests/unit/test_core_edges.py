@@ -222,6 +222,32 @@ def test_a_snapshot_that_raises_when_asked_is_not_current(storage: Faulty) -> No
     assert breaker.status().failure_count == 1
 
 
+# --- policies that are alike ------------------------------------------------------------------------------------------
+
+
+def test_guards_with_the_same_settings_share_one_policy(runtime: Runtime) -> None:
+    def made(name: str, **given: object) -> object:
+        return runtime.policy(CircuitBreakerPolicy, name, given)
+
+    one = made("a", failure_threshold=1, ignore=KeyError)
+    assert made("b", failure_threshold=1, ignore=KeyError) is one
+    assert made("a", failure_threshold=1, ignore=KeyError) is one
+    assert made("a", failure_threshold=1) is not one
+    assert made("a", half_open_max_calls=1) is not made("a", half_open_max_calls=2)
+    assert made("a", failure_on=[KeyError]) is not made("a", failure_on=[KeyError])
+    assert runtime.policy(CircuitBreakerPolicy, "a", None) is not made("a")
+    assert runtime.policy(CircuitBreakerPolicy, "a", None, {"failure_threshold": 2}) is not made("a")
+
+
+def test_a_guard_with_variables_of_its_own_shares_with_nobody(tmp_path: Path) -> None:
+    environ = {"RESILIENCE_POLICIES__A__CIRCUIT_BREAKER__FAILURE_THRESHOLD": "7"}
+    with Runtime(storage=f"faulty:{tmp_path}", environ=environ) as runtime:
+        others, its = (runtime.policy(CircuitBreakerPolicy, name, {}) for name in ("b", "a"))
+        assert isinstance(others, CircuitBreakerPolicy)
+        assert isinstance(its, CircuitBreakerPolicy)
+        assert (others.config.failure_threshold, its.config.failure_threshold) == (3, 7)
+
+
 # --- what a commit leaves behind --------------------------------------------------------------------------------------
 
 
