@@ -687,7 +687,9 @@ def _alike(
 
     if stored or normal_form(name) in configuration.policy_names(kind.kind):
         return None
-    settings = None if given is None else tuple((what, type(value), value) for what, value in given.items())
+    settings: object = None
+    if given is not None:
+        settings = tuple(given), tuple(map(type, given.values())), tuple(given.values())  # 1 is not True
     try:
         hash(settings)
     except TypeError:  # a list of classes, which may change
