@@ -678,6 +678,19 @@ class AwaitsBetween(CasStorage):
         return self.resilience_save(key, payload, expected, expires_at, timeout)
 
 
+class StopsTheClock(MemoryStorage):
+    """Tells the time at which it was opened, over and over."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url, settings)
+        self.time = clock.wall()
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        found = super().resilience_load(key, timeout)
+        return Snapshot(found.payload, found.version, found.is_current, self.time)
+
+
 class DoesNotAnswer(FolderStorage):
     """Its store is away, and it says so much later."""
 
@@ -763,4 +776,5 @@ MISTAKES = [
     Mistake(DriftingPlace, "awaitable", "load does not see what asave committed"),
     Mistake(NotAwaitable, "awaitable", "returned Snapshot, not an awaitable"),
     Mistake(AwaitsBetween, "counts_tasks", "8 tasks committed"),
+    Mistake(StopsTheClock, "time", "from where the ones before it say it should be"),
 ]

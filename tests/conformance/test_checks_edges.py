@@ -22,6 +22,7 @@ from resilience import (
     StorageLockTimeout,
     StorageUnavailable,
     Version,
+    clock,
     hookimpl,
 )
 from resilience.testing import (
@@ -363,6 +364,30 @@ def test_freshness_that_comes_a_little_late() -> None:
     stale = iter([True, True, False])
     old = Snapshot(b"{}", Version("a", 1), lambda: next(stale))
     assert freshness._stale(old, "a commit", 20.0) >= 0
+
+
+class Timed(Memory):
+    """Tells the time that it is given, else that of this machine."""
+
+    def __init__(self, told: Any = None) -> None:
+        super().__init__()
+        self.told = told
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        found = super().resilience_load(key, timeout)
+        return Snapshot(found.payload, found.version, found.is_current, self.told or clock.wall())
+
+
+def test_the_time_of_the_store() -> None:
+    with Subject(Timed, quick=True) as subject:
+        assert run_check(CHECKS["time"], subject).outcome == "passed"
+        assert 0 <= subject.measured["time of the store, known to within, s"] < 5
+
+
+@pytest.mark.parametrize("told", [float("nan"), -1.0, 1e300, "noon"])
+def test_a_time_that_is_none(told: Any) -> None:
+    assert "which is no wall-clock second" in look("time", Timed(told)).what
 
 
 def test_a_commit_slower_than_inline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ RIGHT: list[Any] = [
 ]
 
 
-@pytest.mark.timeout(600)  # forty checks, each of which has a limit of its own
+@pytest.mark.timeout(600)  # some forty checks, each of which has a limit of its own
 @pytest.mark.parametrize("turn", REPEAT)
 @pytest.mark.parametrize(("storage", "damage"), RIGHT)
 def test_right_storages_pass(tmp_path: Path, storage: Any, damage: Any, turn: int) -> None:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 KNOWN = frozenset({Capability.PROCESSES, Capability.MACHINES, Capability.DURABLE, Capability.PUSH, Capability.INLINE})
 
 
+TIME_PRECISION = 0.01
+"""Seconds that the time of a store may be rounded by."""
+_LAST_SECOND = 1e11
+
+
 @check("the hooks fit their specifications, and the capabilities are known ones", after=())
 def check_hooks(subject: Subject) -> None:
     """Open the storage and look at what it declares."""
@@ -399,6 +404,38 @@ def _kept(handle: Handle, key: Key, version: Version | None, when: str) -> None:
             "take `expires_at` as seconds since the epoch (not milliseconds, not from now), and take an expiry back"
             " when a save has None",
         )
+
+
+@check("the time of a snapshot, where it has one, is the store's while it gave this very answer")
+def check_time(subject: Subject) -> None:
+    """Ask a few times, with pauses, and see that all answers allow one difference between the two clocks."""
+    handle, key = subject.handle, subject.key()
+    low, high = float("-inf"), float("inf")
+    for turn in range(6):
+        sent = clock.monotonic()
+        answer = handle.put(key, b"{}") if turn % 2 else handle.load(key)
+        received = clock.monotonic()
+        time: object = answer.time
+        if time is None:
+            continue
+        if not isinstance(time, float | int) or not 0 <= time < _LAST_SECOND:
+            raise Violation(
+                f"a snapshot has the time {time!r}, which is no wall-clock second",
+                "the engine takes it for a storage that does not answer",
+                "give seconds since the epoch, as a number; None where the store has no clock",
+            )
+        low, high = max(low, time - received), min(high, time - sent)
+        if low > high + TIME_PRECISION:
+            raise Violation(
+                f"the time of a snapshot is {low - high:.3f} s from where the ones before it say it should be",
+                "all who share the storage go by it: an old time sets the clock of a whole process back",
+                "ask the store for its time in the same request (TIME, clock_timestamp()), and give None with what"
+                " comes out of a cache",
+            )
+        clock.sleep(0.02)
+    if low == float("-inf"):
+        raise Skipped("snapshots have no time: each machine goes by its own clock")
+    subject.measured["time of the store, known to within, s"] = max(0.0, high - low)
 
 
 @check("discard sets a record aside: then nothing is stored")
