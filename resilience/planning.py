@@ -22,7 +22,7 @@ def keep(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str]])
     """Keep what a runtime came to, and tell whether that was done."""
     try:
         fields = _fields(runtime, opened, verbs)
-    except ResilienceError:
+    except (ResilienceError, TypeError):  # the latter: a setting that JSON has no form for
         return False
     if fields is None:
         return False

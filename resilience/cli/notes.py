@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
+from resilience.cli.hearing import Hearing
 from resilience.markers import hookimpl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType, TracebackType
-    from typing import Any
 
     from resilience.events import Event
 
@@ -43,44 +38,24 @@ class OneLine:
     """Notes an exception that the framework logs, of an observer for example, in one line; entered, it listens.
 
     All other records are for those who have set up logging; a command line has not.
-
-    `logging` takes as long to import as the interpreter to start, and most runs log nothing.  So it is not imported
-    here: who imports it later meets this object, which lets the import go its way and listens from then on.
     """
 
     def __init__(self, notes: list[str]) -> None:
         self._notes = notes
         self._handler: logging.Handler | None = None
+        self._hearing = Hearing("logging", self._listen)
 
     def __enter__(self) -> None:
         """Listen."""
-        if "logging" in sys.modules:
-            self._listen()
-        else:
-            sys.meta_path.insert(0, self)
+        self._hearing.__enter__()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Listen no more."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
+        self._hearing.__exit__()
         if self._handler is not None:
             import logging
 
             logging.getLogger(_LOGGER).removeHandler(self._handler)
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """Find `logging` as everybody would, and hear when it is there."""
-        if name != "logging":
-            return None
-        sys.meta_path.remove(self)
-        from importlib.util import find_spec
-
-        spec = find_spec(name)
-        if spec is not None and spec.loader is not None:  # pragma: no branch - every interpreter has it
-            spec.loader = _Loader(spec.loader, self._listen)  # type: ignore[assignment]
-        return spec
 
     def _listen(self) -> None:
         import logging
@@ -89,20 +64,3 @@ class OneLine:
 
         self._handler = ErrorsOnly(self._notes)
         logging.getLogger(_LOGGER).addHandler(self._handler)
-
-
-class _Loader:
-    """Loads a module as another loader does, and says when it is loaded."""
-
-    def __init__(self, loader: Any, then: Callable[[], None]) -> None:
-        self._loader = loader
-        self._then = then
-        self.create_module = loader.create_module
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run the module, then say so."""
-        self._loader.exec_module(module)
-        self._then()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from os import environ  # noqa: TID251 - what a runtime would read, for a run that needs none
 
 TYPE_CHECKING = False
@@ -85,15 +84,23 @@ class Shell:
         self._entered.append(manager)
 
     def __enter__(self) -> Self:
-        """Catch warnings."""
+        """Catch warnings, once there can be any."""
+        from resilience.cli.hearing import Hearing
+
+        self._enter(Hearing("warnings", self._catch_warnings))
+        return self
+
+    def _catch_warnings(self) -> None:
+        import warnings
 
         def note(message: Warning | str, *_: object, **__: object) -> None:
             self.notes.append(str(message))
 
-        self._enter(warnings.catch_warnings())
+        caught = warnings.catch_warnings()
+        caught.__enter__()
+        self._entered.insert(0, caught)  # what is closed at the end may warn as well
         warnings.simplefilter("always", UserWarning)  # ours are none of the program's, so `-W error` is not meant
         warnings.showwarning = note
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import resilience.runtime
-from resilience import CircuitBreaker, Runtime, hookimpl, plan, plugins
+from resilience import CircuitBreaker, ObserverSettings, Runtime, StorageSettings, hookimpl, plan, plugins
 from resilience.cli import catalogue, grammar, parser, watch
 from resilience.cli.arguments import COMMAND, FOR, JSON, NAME, NAMES, REASON
 from resilience.cli.verbs import Argument, Verb
@@ -48,6 +48,27 @@ class PlainBrokenObserver:
 class DeafObserver:
     def __init__(self) -> None:
         raise ZeroDivisionError("no ears")
+
+
+class PlacedSettings(StorageSettings):
+    """JSON has no form for a path."""
+
+    place: Path = Path("/somewhere")
+
+
+class PlacedStorage(MemoryStorage):
+    Settings = PlacedSettings  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, url: str, settings: object) -> None:
+        super().__init__(url)
+
+
+class PlacedObserver:
+    class Settings(ObserverSettings):
+        place: Path = Path("/somewhere")
+
+    def __init__(self, _runtime: Runtime, settings: object) -> None:
+        self.settings = settings
 
 
 def kept() -> Path:
@@ -610,6 +631,55 @@ def test_nothing_is_kept_of_what_changed_while_it_was_composed(
         assert not runtime.keep_plan({})
 
 
+@pytest.mark.parametrize(
+    ("group", "what", "scheme"),
+    [("resilience", "PlacedObserver", "file"), ("resilience.storage", "PlacedStorage", "placed")],
+)
+def test_settings_that_json_has_no_form_for_are_checked_each_time(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch, group: str, what: str, scheme: str
+) -> None:
+    install(group, "placed", f"unit.cli.test_plan:{what}")
+    monkeypatch.setenv("RESILIENCE_STORAGE", f"{scheme}:")
+    assert [run("check", "a") for _ in range(2)] == [(0, "", "")] * 2
+    assert not kept().exists()
+
+
+class Foreign:
+    """What a plan may name, and does not fit any more."""
+
+    kind = "circuit_breaker"
+
+    @staticmethod
+    def verbs() -> list[Verb]:
+        return [Verb("look", "Look.", nothing)]
+
+
+def test_what_a_plan_does_not_know_is_found_out() -> None:
+    here = "unit.cli.test_plan:Foreign"
+    ours = "resilience_circuit_breaker.policy:CircuitBreakerPolicy"
+    verbs = {
+        "look": [here, "look"],
+        "foreign.look": [here, "look"],
+        "listen": [here, "listen"],
+        "smell": ["no_such_module:Class", "smell"],
+    }
+    made = plan.Plan({"verbs": verbs, "policies": {}, "url": None, "filed_url": None, "settings": None})
+    for name in ("look", "foreign.look"):
+        verb = plan.verb_of(made, name)
+        assert verb is not None
+        assert verb.name == name
+    assert plan.verb_of(made, "listen") is None
+    assert plan.verb_of(made, "smell") is None
+    assert plan.verb_of(made, "other") is None
+    assert plan.policy_of(made, CircuitBreakerPolicy, "a") is None
+    assert plan.names_of(made, CircuitBreakerPolicy) is None
+    assert plan.settings_of(made, Foreign) is None
+    for value, values in ((here, {}), (ours, {"failure_threshold": 0})):
+        known = plan.Plan({"policies": {"circuit_breaker": [value, values, {}, {}]}})
+        assert plan.policy_of(known, CircuitBreakerPolicy, "a") is None
+    assert plan.names_of(known, CircuitBreakerPolicy) == set()
+
+
 @pytest.mark.parametrize("observer", ["WatchingObserver", "DeafObserver"])
 def test_a_composition_that_pluggy_has_a_part_in_or_that_went_wrong_is_not_kept(
     run: Run, install: Install, observer: str
@@ -668,6 +738,7 @@ HEAVY = {
     "subprocess",
     "threading",
     "typing",
+    "warnings",
     "weakref",
 }
 
