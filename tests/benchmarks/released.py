@@ -24,7 +24,7 @@ def released(contender: str, url: str, rounds: int, reset: float, learning: floa
     :param reset: seconds that the breaker stays open.
     :param learning: seconds after which each calls once while it is open; for those that look at what others did only
         now and then, and only when they are called.
-    :return: `let_in` is of each round, how many were.
+    :return: `let_in` is of each round, how many were at one time; who asks late finds the first one's permit free.
     """
     pipes: list[Connection] = []
     processes: list[BaseProcess] = []
@@ -43,7 +43,7 @@ def released(contender: str, url: str, rounds: int, reset: float, learning: floa
         if learning:
             time.sleep(learning)
             _tell(pipes, "look")
-        let_in.append(sum(_tell(pipes, at)))
+        let_in.append(_at_one_time([calls for calls in _tell(pipes, at) if calls]))
     for pipe in pipes:
         pipe.send(None)
     for ended in processes:
@@ -57,18 +57,25 @@ def _tell(pipes: list[Connection], what: object) -> list[Any]:
     return [pipe.recv() for pipe in pipes]
 
 
+def _at_one_time(calls: list[tuple[float, float]]) -> int:
+    """The most of these calls, from begin to end, that were under way at any instant."""
+    return max((sum(begin <= instant < end for begin, end in calls) for instant, _ in calls), default=0)
+
+
 class Work:
-    """The protected function: fails, or takes its time and says that it was called."""
+    """The protected function: fails, or takes its time and keeps when it did."""
 
     def __init__(self) -> None:
         self.fails = False
-        self.was_called = False
+        self.call: tuple[float, float] | None = None
+        """Monotonic seconds."""
 
     def __call__(self) -> None:
-        self.was_called = True
         if self.fails:
             raise OSError
+        begun = time.monotonic()
         time.sleep(HELD)
+        self.call = begun, time.monotonic()
 
 
 def _ask(pipe: Connection, contender: str, url: str, reset: float) -> None:
@@ -79,11 +86,11 @@ def _ask(pipe: Connection, contender: str, url: str, reset: float) -> None:
         if isinstance(told, str) and told not in {"fail", "look"}:
             guarded = protect(url, told, work.__call__, reset=reset)
         work.fails = told == "fail"
-        work.was_called = False
+        work.call = None
         if isinstance(told, float):
             time.sleep(max(0.0, told - time.monotonic()))
         try:
             guarded()
         except Exception:  # noqa: BLE001 - rejected, or the failure that opens
             pass
-        pipe.send(work.was_called)
+        pipe.send(work.call)

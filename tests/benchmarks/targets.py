@@ -216,9 +216,7 @@ def _servers(found: Results) -> Iterator[Row]:
     most = max(released["let_in"])
     exactly = set(released["let_in"]) == {1}
     beside = f"pybreaker {max(found['released']['pybreaker_redis']['let_in'])}"
-    what = (
-        f"Redis: {released['processes']} processes released together at half-open, {released['rounds']} times: let in"
-    )
+    what = f"Redis: {released['processes']} processes ask at half-open, {released['rounds']} times: let in at one time"
     yield Row(what, "", f"{min(released['let_in'])} to {most}", beside, f"{most}", "exactly 1", exactly)
     outage = found["outage"]
     first = max(outage["resilience_redis"]["first"], outage["resilience_redis, hung"]["first"])
