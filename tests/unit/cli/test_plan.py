@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import Field, SecretStr
 
 import resilience.runtime
 from resilience import CircuitBreaker, ObserverSettings, Runtime, StorageSettings, hookimpl, plan, plugins
@@ -61,6 +62,48 @@ class PlacedStorage(MemoryStorage):
 
     def __init__(self, url: str, settings: object) -> None:
         super().__init__(url)
+
+
+class NumberedSettings(StorageSettings):
+    """JSON has names of text only."""
+
+    shares: dict[int, int] = Field(default={1: 2})
+
+
+class NumberedStorage(PlacedStorage):
+    Settings = NumberedSettings  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
+
+
+class TimedSettings(StorageSettings):
+    patience: float = 2.5
+    hosts: list[str] = Field(default=["one", "two"])
+
+
+class TimedStorage(MemoryStorage):
+    """A storage that wants an instance of its own model."""
+
+    Settings = TimedSettings  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
+
+    def __init__(self, url: str, settings: TimedSettings) -> None:
+        super().__init__(url)
+        assert type(settings) is TimedSettings
+        assert (settings.patience, settings.hosts) == (2.5, ["one", "two"])
+
+
+class SecretSettings(StorageSettings):
+    password: SecretStr = SecretStr("")
+
+
+class SecretStorage(PlacedStorage):
+    Settings = SecretSettings  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
+
+
+class SecretObserver:
+    class Settings(ObserverSettings):
+        password: SecretStr = SecretStr("")
+
+    def __init__(self, _runtime: Runtime, settings: object) -> None:
+        self.settings = settings
 
 
 class PlacedObserver:
@@ -475,6 +518,13 @@ def test_a_plan_that_names_what_there_is_not_is_composed_anew(run: Run) -> None:
     assert run("check", "a").status == 0
 
 
+def test_it_lies_in_the_cache_of_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for unset in ("", "relative"):  # what the specification of these folders calls invalid
+        monkeypatch.setenv("XDG_CACHE_HOME", unset)
+        assert kept().parent == tmp_path / ".cache" / "resilience"
+
+
 def test_without_a_home_there_is_no_plan(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "")
@@ -633,7 +683,11 @@ def test_nothing_is_kept_of_what_changed_while_it_was_composed(
 
 @pytest.mark.parametrize(
     ("group", "what", "scheme"),
-    [("resilience", "PlacedObserver", "file"), ("resilience.storage", "PlacedStorage", "placed")],
+    [
+        ("resilience", "PlacedObserver", "file"),
+        ("resilience.storage", "PlacedStorage", "placed"),
+        ("resilience.storage", "NumberedStorage", "placed"),
+    ],
 )
 def test_settings_that_json_has_no_form_for_are_checked_each_time(
     run: Run, install: Install, monkeypatch: pytest.MonkeyPatch, group: str, what: str, scheme: str
@@ -641,6 +695,44 @@ def test_settings_that_json_has_no_form_for_are_checked_each_time(
     install(group, "placed", f"unit.cli.test_plan:{what}")
     monkeypatch.setenv("RESILIENCE_STORAGE", f"{scheme}:")
     assert [run("check", "a") for _ in range(2)] == [(0, "", "")] * 2
+    assert not kept().exists()
+
+
+@pytest.mark.parametrize(
+    ("group", "what", "scheme"),
+    [("resilience", "SecretObserver", "file"), ("resilience.storage", "SecretStorage", "placed")],
+)
+def test_no_secret_of_a_plugin_is_kept(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch, group: str, what: str, scheme: str
+) -> None:
+    install(group, "placed", f"unit.cli.test_plan:{what}")
+    monkeypatch.setenv("RESILIENCE_STORAGE", f"{scheme}:")
+    monkeypatch.setenv("RESILIENCE_PLACED__PASSWORD", "hunter2")
+    assert [run("check", "a") for _ in range(2)] == [(0, "", "")] * 2
+    assert not kept().exists()
+
+
+def test_a_storage_gets_an_instance_of_its_own_model(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("resilience.storage", "timed", "unit.cli.test_plan:TimedStorage")
+    monkeypatch.setenv("RESILIENCE_STORAGE", "timed:")
+    assert run("check", "a") == (0, "", "")
+    assert found()
+    forbid_looking(monkeypatch)
+    assert [run("check", "a"), run("failure", "a")] == [(0, "", "")] * 2
+
+
+def test_policies_of_others_are_no_part_of_a_plan(run: Run, install: Install) -> None:
+    install("resilience.policy", "other", "OtherPolicy")
+    install("resilience.policy", "broken", "no_such_module:Policy")
+    assert run("check", "a") == (0, "", "")
+    made = plan.find(os.environ)
+    assert made is None or set(made["policies"]) == {"circuit_breaker"}
+
+
+def test_what_is_another_thing_when_it_is_read_again_is_not_kept() -> None:
+    assert not plan.keep(os.environ, {"a tuple": (1,)}, [], wall())
     assert not kept().exists()
 
 
