@@ -187,3 +187,8 @@ def test_a_streak_that_trips_beside_windows_is_the_one_that_was_used_last() -> N
     assert step.moved is not None
     assert step.tells == (("settings_conflict", {"window": "consecutive", "other": "count:100"}),)
     assert list(streak.state.windows.items())[-1] == ("consecutive", START + 5)
+
+
+def test_an_unknown_verb_is_named_up_to_eighty_characters() -> None:
+    with pytest.raises(ValueError, match=f"^a circuit breaker knows no '{'x' * 80}', but force_open, "):
+        Driver().control("x" * 100)
