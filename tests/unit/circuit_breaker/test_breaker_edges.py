@@ -192,3 +192,9 @@ def test_a_streak_that_trips_beside_windows_is_the_one_that_was_used_last() -> N
 def test_an_unknown_verb_is_named_up_to_eighty_characters() -> None:
     with pytest.raises(ValueError, match=f"^a circuit breaker knows no '{'x' * 80}', but force_open, "):
         Driver().control("x" * 100)
+
+
+def test_the_error_of_a_late_report_is_told_up_to_its_bound() -> None:
+    breaker = Driver().opened()
+    ((_, data),) = breaker.report(FAILURE, error="x" * 300).tells
+    assert data["error"] == "x" * 200
