@@ -80,7 +80,7 @@ class CircuitBreakerPolicy(Machine):
     )
 
     kind: ClassVar[str] = KIND
-    limited_events: ClassVar[frozenset[str]] = frozenset({"late", "settings_conflict"})
+    limited_events = frozenset({"late", "settings_conflict"})
 
     def __init__(self, config: CircuitBreakerConfig) -> None:
         super().__init__(config)

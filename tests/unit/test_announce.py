@@ -8,6 +8,7 @@ from resilience import CircuitBreaker, Key, Runtime
 from resilience.announce import Announcer
 from resilience.ports import Observers
 from resilience.testing import ManualClock
+from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
 
 def announcer(clock: ManualClock) -> tuple[Announcer, Recorder]:
@@ -54,7 +55,7 @@ def test_what_nobody_can_flood_is_always_told() -> None:
         telling.event(name, None, 0.0, {})
         telling.event(name, None, 0.0, {})
     assert len(told.events) == 12
-    assert CircuitBreaker.policy_type.limited_events == {"late", "settings_conflict"}
+    assert CircuitBreakerPolicy.limited_events == {"late", "settings_conflict"}
 
 
 def test_what_is_remembered_for_it_is_bounded() -> None:

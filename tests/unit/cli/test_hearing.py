@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_it_hears_of_an_import_once_and_not_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("heard_of", "not_heard_of"):
         (tmp_path / f"{name}.py").write_text("VALUE = 3\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     heard: list[int] = []
     with Hearing("heard_of", lambda: heard.append(sys.modules["heard_of"].VALUE)):
         importlib.import_module("not_heard_of")
@@ -36,7 +36,7 @@ def test_it_hears_of_an_import_once_and_not_of_others(monkeypatch: pytest.Monkey
 
 def test_it_hears_nothing_any_more_when_it_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "unheard_of.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before = list(sys.meta_path)
     heard: list[int] = []
     with Hearing("unheard_of", lambda: heard.append(1)):
