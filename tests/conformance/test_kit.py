@@ -357,10 +357,10 @@ def test_kits_and_checks_that_do_not_exist() -> None:
 
 VERSION_1 = """
 hooks nothing_stored round_trip acknowledged versions conflicts born_again delete keys names expiry time discard
-reopened lock_is_freed lock_excludes_threads lock_timeout lock_is_handed_on load_takes_no_lock deadlines lock_of_each_key
-lock_excludes_processes is_current is_current_elsewhere awaitable counts_tasks counts_threads births_threads
-readers_threads visible counts_processes births_processes readers_processes fair_share killed_holder stopped_holder
-fork claims killed_writers damaged unreachable speed
+reopened lock_is_freed lock_excludes_threads lock_timeout lock_is_handed_on load_takes_no_lock deadlines
+lock_of_each_key lock_excludes_processes is_current is_current_elsewhere awaitable counts_tasks counts_threads
+births_threads readers_threads visible counts_processes births_processes readers_processes fair_share killed_holder
+stopped_holder fork claims killed_writers damaged unreachable speed
 """
 
 
