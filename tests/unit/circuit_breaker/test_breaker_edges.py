@@ -198,3 +198,15 @@ def test_the_error_of_a_late_report_is_told_up_to_its_bound() -> None:
     breaker = Driver().opened()
     ((_, data),) = breaker.report(FAILURE, error="x" * 300).tells
     assert data["error"] == "x" * 200
+
+
+@pytest.mark.parametrize("verb", ["force_open", "disable"])
+def test_what_probes_said_stays_to_be_seen_when_it_is_held_by_hand(verb: str) -> None:
+    breaker = Driver(half_open_failure_threshold=9, half_open_success_threshold=9)
+    lease = breaker.probing()
+    second, third = breaker.let_in(), breaker.let_in()
+    breaker.report(SUCCESS, token=token(lease))
+    breaker.report(FAILURE, token=token(second))
+    breaker.report(FAILURE, token=token(third))
+    breaker.control(verb)
+    assert (breaker.status.half_open_successes, breaker.status.half_open_failures) == (1, 2)
