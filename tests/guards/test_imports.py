@@ -20,8 +20,8 @@ CHECK = FACADE | {
     # the interpreter's own, all in C but `warnings`, which it brings in itself
     *("_blake2", "_contextvars", "_json", "_operator", "_py_warnings", "_struct", "binascii", "errno", "warnings"),
     # the command line
-    *("resilience.cli", "resilience.cli.arguments", "resilience.cli.parser", "resilience.cli.shell"),
-    *("resilience.cli.statuses", "resilience.cli.verbs"),
+    *("resilience.cli", "resilience.cli.arguments", "resilience.cli.hearing", "resilience.cli.parser"),
+    *("resilience.cli.shell", "resilience.cli.statuses", "resilience.cli.verbs"),
     # one look at the record; the plan instead of settings and plugins; no engine
     *("resilience.clock", "resilience.errors", "resilience.glance", "resilience.jsontext", "resilience.plan"),
     *("resilience.policy", "resilience.storage"),
