@@ -61,6 +61,10 @@ class Place(NamedTuple):
     database: int = 0
     master: str = ""
 
+    def __repr__(self) -> str:
+        """As for messages: who looks at variables shall see no password."""
+        return f"<Place {self}>"
+
     def __str__(self) -> str:
         """For messages: without user and password."""
         scheme = "rediss" if self.tls else "redis"

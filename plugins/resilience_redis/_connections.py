@@ -7,6 +7,7 @@ hook must return within the time that the engine gives it, and must know whether
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -110,9 +111,12 @@ class Connections:
         self._most = most
         self._idle: dict[Address, list[Connection]] = {}
         self._turns = threading.BoundedSemaphore(most)
+        self._openers = threading.BoundedSemaphore(most)
 
     def drive(self, requests: Requests[T], timeout: float) -> T:
         """Serve the requests of a generator, all of them within `timeout` seconds."""
+        import redis.connection  # noqa: F401 - the first time takes as long as a hook may: before its time begins
+
         deadline = clock.monotonic() + timeout
         if not self._turns.acquire(timeout=timeout):
             raise StorageUnavailable(f"{self._most} requests of this process are under way and do not end")
@@ -123,6 +127,8 @@ class Connections:
                     replies = self._ask(address, commands, deadline)
                 except Unreached as error:
                     address, commands = requests.throw(error)
+                    if clock.monotonic() >= deadline:
+                        raise  # it took all the time: of the next one nothing is known
                 else:
                     address, commands = requests.send(replies)
         except StopIteration as stop:
@@ -141,7 +147,7 @@ class Connections:
 
         connection: Connection = self._manner.connection(module, address, left(deadline))
         try:
-            connection.connect()
+            self._connect(connection, deadline)
         except (RedisError, OSError) as error:
             connection.disconnect()
             raise Unreached(address, str(error), sent=False) from error
@@ -157,6 +163,42 @@ class Connections:
                     connection.disconnect()
                     raise reply
         return connection
+
+    def _connect(self, connection: Connection, deadline: float) -> None:
+        """Connect, in a thread of its own: nothing ends the search for a host, or the next of its addresses, in time.
+
+        There are no more such threads than connections; one that comes too late closes what it has opened.
+        """
+        from concurrent.futures import Future
+
+        openers = self._openers
+        if not openers.acquire(timeout=left(deadline)):
+            raise TimeoutError(f"{self._most} connections are being opened, and that does not end")
+        opened: Future[None] = Future()
+
+        def connect() -> None:
+            failure: Exception | None = None
+            try:
+                connection.connect()
+            except Exception as error:  # noqa: BLE001 - whatever it is, who waits must know
+                failure = error
+            openers.release()
+            if not opened.set_running_or_notify_cancel():
+                connection.disconnect()
+            elif failure is None:
+                opened.set_result(None)
+            else:
+                opened.set_exception(failure)
+
+        try:
+            threading.Thread(target=connect, name="resilience-redis-connect", daemon=True).start()
+        except RuntimeError:  # the interpreter ends, and starts no more threads
+            connect()
+        with suppress(TimeoutError):
+            opened.exception(left(deadline))
+        if opened.cancel():
+            raise TimeoutError("it could not be connected to in time")
+        opened.result()
 
     def _ask(self, address: Address, commands: Sequence[Command], deadline: float) -> list[Any]:
         try:
@@ -197,6 +239,7 @@ class Connections:
         """Let go, in a child, of what its parent uses: redis-py closes the descriptor without a word to the server."""
         self.close()
         self._turns = threading.BoundedSemaphore(self._most)
+        self._openers = threading.BoundedSemaphore(self._most)
 
 
 def exchange(connection: Connection, address: Address, commands: Sequence[Command], deadline: float) -> list[Any]:
@@ -208,10 +251,12 @@ def exchange(connection: Connection, address: Address, commands: Sequence[Comman
 
     replies: list[Any] = []
     try:
+        connection._sock.settimeout(left(deadline))  # noqa: SLF001 - it has no public name
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         while len(replies) < len(commands) and not has_parted(replies):
             if not connection.can_read(left(deadline)):
                 raise TimeoutError("it did not answer in time")
+            connection._sock.settimeout(max(left(deadline), _REST))  # noqa: SLF001
             try:
                 replies.append(connection.read_response())
             except RedisError as error:

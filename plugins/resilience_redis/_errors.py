@@ -67,7 +67,8 @@ def refusal(address: Address, error: Exception) -> Refused:
     """Say in the server's own words what the driver made an error of: it takes the first word of some away."""
     from redis import exceptions
 
-    text = " ".join(str(error).split())[:_LONGEST]
+    text = " ".join(str(error).split())
+    text = text.partition(", with args beginning with")[0][:_LONGEST]  # what was said, which may be a password
     if isinstance(error, exceptions.AskError):
         code = "MOVED" if isinstance(error, exceptions.MovedError) else "ASK"
         text = f"{code} {text.removeprefix(code).strip()}"

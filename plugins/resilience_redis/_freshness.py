@@ -67,6 +67,14 @@ class Freshness:
                 number.version = version
                 number[0] += 1
 
+    def doubt(self, name: bytes) -> None:
+        """Hold nothing for current of one key: this process changed it, and others may have done so since."""
+        with self._lock:
+            number = self._numbers.get(name)
+            if number is not None:
+                number.version = _UNHEARD
+                number[0] += 1
+
     def forget(self) -> None:
         """Hold nothing for current: messages may have been missed."""
         with self._lock:

@@ -79,7 +79,7 @@ class Listener:
                 ear = self._ear
                 if ear is None:
                     ear = self._ear = self._make()
-                    threading.Thread(target=ear.run, name="resilience-redis", daemon=True).start()
+                    ear.start()
         if not ear.tried.is_set():
             ear.tried.wait(patience)
 
@@ -117,6 +117,14 @@ class _Ear:
         self.connection: Connection | None = None
         self.is_live = False
         self.error: str | None = None
+
+    def start(self) -> None:
+        """Start the thread; where none can be started any more, nothing is ever heard."""
+        try:
+            threading.Thread(target=self.run, name="resilience-redis", daemon=True).start()
+        except RuntimeError as error:
+            self.error = str(error)
+            self.tried.set()
 
     def run(self) -> None:
         """Subscribe and listen, again and again."""

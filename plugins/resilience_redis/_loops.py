@@ -38,8 +38,9 @@ class Loops:
         loop = asyncio.get_running_loop()
         found = self._loops.get(loop)
         if found is None:
-            for other in [other for other in self._loops if other.is_closed()]:
-                del self._loops[other]  # its end was not told
+            for other in list(self._loops):  # in one step: loops of other threads come and go
+                if other.is_closed():
+                    self._loops.pop(other, None)  # its end was not told
             connections = LoopConnections(self._manner, self._most)
             found = self._loops[loop] = connections, self._until_the_end(loop, connections)
             await anext(found[1])
@@ -76,6 +77,8 @@ class LoopConnections:
 
     async def drive(self, requests: Requests[T], timeout: float) -> T:
         """Serve the requests of a generator, all of them within `timeout` seconds."""
+        import redis.asyncio.connection  # noqa: F401 - which takes its time, before that of the server begins
+
         deadline = clock.monotonic() + timeout
         try:
             async with asyncio.timeout(left(deadline)):
@@ -90,6 +93,8 @@ class LoopConnections:
                     replies = await self._ask(address, commands, deadline)
                 except Unreached as error:
                     address, commands = requests.throw(error)
+                    if clock.monotonic() >= deadline:
+                        raise  # it took all the time: of the next one nothing is known
                 else:
                     address, commands = requests.send(replies)
         except StopIteration as stop:

@@ -48,6 +48,10 @@ class Route:
         """Take note that a key has another server; true if that may be."""
         return False
 
+    def _ask_last(self, address: Address) -> None:
+        """Let all others come before a server; the list is another one then, as other threads go through this one."""
+        self._seeds = [*(seed for seed in self._seeds if seed != address), address]
+
     def everywhere(self) -> Requests[list[Address]]:
         """Find all servers that hold records."""
         return [(yield from self.find(b""))]
@@ -66,10 +70,11 @@ class SentinelRoute(Route):
         if self._master is not None:
             return self._master
         why: Exception | None = None
-        for sentinel in list(self._seeds):
+        for sentinel in self._seeds:
             try:
                 (reply,) = yield sentinel, [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name)]
             except Unreached as error:
+                error.sent = False  # the server itself was not asked
                 why = error
             else:
                 if reply is not None and not isinstance(reply, Refused):
@@ -77,8 +82,7 @@ class SentinelRoute(Route):
                     self._master = Address(host.decode(), int(port))
                     return self._master
                 why = reply or Refused(sentinel, "ERR", f"it knows no master {self._name!r}")
-            self._seeds.remove(sentinel)
-            self._seeds.append(sentinel)
+            self._ask_last(sentinel)
         assert why is not None  # noqa: S101 - a URL names one server at least; for the type checkers
         raise why
 
@@ -105,21 +109,20 @@ class ClusterRoute(Route):
         """Forget all that the node had; ask another one that is known."""
         self._slots = {slot: node for slot, node in self._slots.items() if node != address}
         if address in self._seeds:
-            self._seeds.remove(address)
-            self._seeds.append(address)
+            self._ask_last(address)
         return self._seeds[0] != address
 
     def move(self, key: bytes, address: Address) -> bool:
         """Remember the node of a slot, which others can be asked of as well."""
         self._slots[_slot(key)] = address
         if address not in self._seeds:
-            self._seeds.append(address)
+            self._seeds = [*self._seeds, address]
         return True
 
     def everywhere(self) -> Requests[list[Address]]:
         """Ask any node for the table of all slots."""
         why: Exception | None = None
-        for node in list(self._seeds):
+        for node in self._seeds:
             try:
                 (reply,) = yield node, [("CLUSTER", "SLOTS")]
             except Unreached as error:

@@ -60,7 +60,7 @@ SAVE = Script(f"""{_FOUND}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'turn', 'until')
-local is_over = not stored[4] or tonumber(stored[4]) <= now
+local is_over = (tonumber(stored[4] or '') or 0) <= now
 local is_theirs = not is_over and stored[3] ~= '' and stored[3] ~= ARGV[11]
 local reply = nil
 if (stored[1] or '') ~= ARGV[1] or (stored[2] or '') ~= ARGV[2] then

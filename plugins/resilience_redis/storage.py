@@ -24,7 +24,7 @@ from resilience import (
 )
 from resilience_redis import _script
 from resilience_redis._address import parse
-from resilience_redis._connections import Connections, Manner
+from resilience_redis._connections import Connections, Manner, left
 from resilience_redis._errors import Refused, Unreached, unavailable
 from resilience_redis._freshness import Freshness
 from resilience_redis._listener import Listener, message
@@ -96,11 +96,12 @@ class RedisStorage:
     @hookimpl
     def resilience_load(self, key: Key, timeout: float) -> Snapshot:
         """See `resilience.hookspecs`."""
+        deadline = clock.monotonic() + timeout
         if self._listener is not None:
             self._listener.start(timeout / 2)
         view = self._view(key)
         with _translated(f"loading {key}", key):
-            return self._loaded(key, view, self._run(_script.LOAD, key, (), timeout))
+            return self._loaded(key, view, self._run(_script.LOAD, key, (), left(deadline)))
 
     @hookimpl
     async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
@@ -212,7 +213,7 @@ class RedisStorage:
             reply = self._run(_script.DELETE, key, arguments, timeout)
         if not isinstance(reply, int):
             raise self._conflict(key, view, reply)
-        self._freshness.told(self.names.of(key), None)
+        self._freshness.doubt(self.names.of(key))
         return reply > 0
 
     @hookimpl
@@ -227,7 +228,7 @@ class RedisStorage:
             arguments += ["yes", *(field or b"" for field in record)]
         with _translated(f"setting aside {key}", None, saving=True):
             self._run(_script.SET_ASIDE, key, arguments, timeout, self.names.aside(key))
-        self._freshness.told(name, None)
+        self._freshness.doubt(name)
 
     def examine(self) -> list[tuple[str, bool, str, str]]:
         """See what `resilience doctor` must know of the server: rows of (what, whether it is well, detail, fix)."""
@@ -269,10 +270,9 @@ class RedisStorage:
 
 def _connect(connections: Connections, route: Route, patience: float) -> Connection:
     """Open a connection to a server that messages come from: in a cluster any has those of all."""
-    deadline = clock.monotonic() + patience
     address = connections.drive(route.find(b""), patience)
     try:
-        return connections.open(address, deadline)
+        return connections.open(address, clock.monotonic() + patience)
     except (Unreached, Refused):
         route.lose(b"", address)
         raise

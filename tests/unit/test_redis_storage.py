@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from resilience import ConfigurationError, Key, PluginError, Runtime, StorageCor
 from resilience_redis import RedisSettings, RedisStorage, _connections, _errors, _route, _script, storage
 from resilience_redis._address import Address, Place, parse
 from resilience_redis._freshness import Freshness
+from resilience_redis._listener import Listener
 from resilience_redis._record import Names, Stored, checksum, stored
 from resilience_redis._turns import Turns
 
@@ -122,6 +124,7 @@ def test_passwords_are_not_shown() -> None:
     settings = RedisSettings.model_validate({"password": "swordfish", "sentinel_password": "swordfish"})
     made = RedisStorage("redis+sentinel://u@h/m", settings)
     assert "swordfish" not in repr(settings) + repr(made) + repr(vars(made))
+    assert repr(RedisStorage("redis://u:swordfish@h").place) == "<Place redis://h:6379/0>"
     said = made._manner.opening(Address("h", 26379)), made._manner.opening(Address("elsewhere", 1))
     assert said == ([("AUTH", "swordfish")], [("AUTH", "u", "swordfish")])
 
@@ -229,6 +232,36 @@ def test_news_that_are_none() -> None:
     assert not word()
     freshness.after_fork()
     assert freshness.answered(number, number[0], V1)()
+
+
+def test_what_this_process_took_away_may_have_been_born_again() -> None:
+    freshness = Freshness()
+    name, born = b"k", Version("b", 1)
+    number = freshness.number(name)
+    before = number[0]  # a load is sent, and finds nothing, as somebody deletes; then the record is born again
+    freshness.told(name, None)
+    freshness.told(name, born)
+    freshness.doubt(name)  # only now who deleted has his answer
+    assert not freshness.answered(number, before, None)()
+    assert freshness.answered(number, number[0], born)()
+    freshness.doubt(b"of nobody")
+
+
+def test_what_is_waited_for_the_thread_is_taken_from_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = RedisStorage("redis://h")
+    given: list[float] = []
+
+    def wait(_: object, patience: float) -> None:
+        threading.Event().wait(patience)
+
+    def run(script: object, key: Key, arguments: object, timeout: float) -> list[Any]:
+        given.append(timeout)
+        return [b"1", b"0", b"none", None, None, None, None]
+
+    monkeypatch.setattr(made, "_run", run)
+    monkeypatch.setattr(Listener, "start", wait)
+    made.resilience_load(KEY, 0.1)
+    assert 0 < given[0] <= 0.05
 
 
 def test_a_key_that_nobody_holds_is_forgotten() -> None:
