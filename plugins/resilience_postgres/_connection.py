@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import selectors
+from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE
 
 from psycopg import Error, conninfo, pq
@@ -49,7 +50,8 @@ def address(url: str) -> tuple[bytes, str]:
         given = conninfo.conninfo_to_dict(url)
     except Error:
         given = None  # the error shows the URL, with its password
-    if given is None:
+    port = "" if given is None else str(given.get("port") or "").strip(",")
+    if given is None or not (port.replace(",", "") or "0").isdecimal():  # or a password's part
         from resilience.settings import redact
 
         raise ConfigurationError(
@@ -61,7 +63,6 @@ def address(url: str) -> tuple[bytes, str]:
     host = str(given.get("host") or given.get("hostaddr") or "the local server")
     if "," in host:
         given.setdefault("target_session_attrs", "read-write")
-    port = str(given.get("port") or "").strip(",")
     return conninfo.make_conninfo("", **given).encode(), f"{host}:{port}" if port else host
 
 
@@ -184,11 +185,12 @@ class Connection:
             raise Refused(f"{_plain(message)} ({state})", state)
         return answer
 
-    def heard(self) -> list[bytes]:
-        """Read what has come, and return the notifications in it."""
+    def heard(self, *, read: bool = True) -> list[bytes]:
+        """Read what has come, and return the notifications in it; without `read`, in what was read before."""
         found: list[bytes] = []
         try:
-            self._pgconn.consume_input()
+            if read:
+                self._pgconn.consume_input()
             while (notification := self._pgconn.notifies()) is not None:
                 found.append(notification.extra)
         except Error as error:
@@ -203,7 +205,8 @@ class Connection:
     def abandon(self) -> None:
         """In a forked child: let go of what is its parent's, without a word to the server."""
         self._selector.close()
-        os.close(self.fd)
+        with suppress(Error):  # it was lost, and libpq has closed it: the number may be somebody else's by now
+            os.close(self._pgconn.socket)
 
 
 def _plain(message: str) -> str:

@@ -28,15 +28,20 @@ class Late(Fault):
 
 
 class Refused(Fault):
-    """The server answered with an error: the statement did nothing.  `state` is the five letters of SQLSTATE."""
+    """The server answered with an error: the statement did nothing.  `state` is the five letters of SQLSTATE.
+
+    But one that was cancelled may have been so after the commit in its midst, see `resilience_postgres._schema`.
+    """
 
     def __init__(self, message: str, state: str) -> None:
-        super().__init__(message)
+        super().__init__(message, sent=state == _CANCELLED)
         self.state = state
 
 
 UNPREPARED: Final = frozenset(["26000", "42P05", "0A000", "08P01"])
 """States of a server, or of a pooler before it, that does not know what was prepared, or may not prepare."""
+
+_CANCELLED: Final = "57014"
 
 READ_ONLY: Final = "25006"
 """The state of a server that only reads."""
@@ -52,7 +57,7 @@ _HINTS: Final = {
     "53100": "make room on the disk of the server",
     "53300": "allow the server more connections, or set RESILIENCE_POSTGRES__CONNECTIONS",
     "55P03": "another transaction holds its row: see pg_stat_activity",
-    "57014": "the server's statement_timeout is shorter than RESILIENCE_STORAGE_TIMEOUT, or somebody cancelled it",
+    _CANCELLED: "the server's statement_timeout is shorter than RESILIENCE_STORAGE_TIMEOUT, or somebody cancelled it",
     "22021": "keep the table in a database whose encoding is UTF8",
     "22P05": "keep the table in a database whose encoding is UTF8",
 }

@@ -86,6 +86,13 @@ class Freshness:
             elif version.number > latest.number:
                 heard.outdate(version)
 
+    def doubt(self, tag: bytes) -> None:
+        """Hold nothing for current of one key: this process changed it, and others may have done so since."""
+        with self._lock:
+            heard = self._heard.get(tag)
+            if heard is not None:
+                heard.outdate(_UNKNOWN)
+
     def prove(self) -> None:
         """From now on commits of others are heard of."""
         with self._lock:

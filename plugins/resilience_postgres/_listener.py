@@ -157,13 +157,15 @@ class Listener:
             until = proven + self._patience if beat is not None else asked + self._patience / 2
             selector.select(max(0.0, until - now))
             self._look()
-            for told in connection.heard():
-                self._tell(told.decode())
+            heard = connection.heard()
             if beat is not None:
                 try:
                     beat.send(True)
                 except StopIteration:
                     beat, proven = None, asked
+                heard += connection.heard(read=False)  # what came with the beat; nothing would wake us for it
+            for told in heard:
+                self._tell(told.decode())
 
     def _look(self) -> None:
         if self._closed:

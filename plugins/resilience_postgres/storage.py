@@ -279,7 +279,7 @@ class PostgresStorage:
         tag, deadline = identity(key), clock.monotonic() + timeout
         result = self._run("deleting", self.schema.delete, [tag, *_version(expected)], deadline, key)
         if result.ntuples:
-            self._freshness.hear(tag, None)
+            self._freshness.doubt(tag)
             return True
         if expected is not None:
             current = self.resilience_load(key, max(0.0, deadline - clock.monotonic()))
@@ -302,7 +302,7 @@ class PostgresStorage:
             integer(self._keep),
         ]
         self._run("setting aside", self.schema.discard, values, deadline, key)
-        self._freshness.hear(tag, None)
+        self._freshness.doubt(tag)
 
     def prepare(self, *, dry: bool) -> str:
         """Make the table, for `resilience storage init`; what is there already stays.

@@ -13,9 +13,11 @@ from servers import pgbouncer, postgres_jobs
 from servers.conftest import missing
 from servers.pgbouncer import Pgbouncer
 
-from resilience import CircuitBreaker, Key, Runtime
+from resilience import CircuitBreaker, Key, Runtime, Version
 from resilience.testing import Subject, Workers, all_checks, run_check
 from resilience_postgres import PostgresSettings, PostgresStorage, _listener
+from resilience_postgres._connection import Connection, address
+from resilience_postgres._errors import Lost
 from resilience_postgres._freshness import Freshness
 
 if TYPE_CHECKING:
@@ -274,3 +276,60 @@ def test_commits_through_a_pooler_are_counted_exactly(pooler: Pgbouncer, postgre
     with Subject(factory, quick=True) as subject:
         results = [run_check(check, subject) for check in all_checks("1") if check.name in chosen]
     assert {result.outcome for result in results} == {"passed"}, results
+
+
+def test_what_this_process_took_away_may_have_been_born_again() -> None:
+    freshness, tag, born = Freshness(), b"k", Version("b", 1)
+    freshness.prove()
+    begun = freshness.begin(
+        tag
+    )  # a load is sent, and finds nothing, as somebody deletes; then the record is born again
+    freshness.hear(tag, None)
+    freshness.hear(tag, born)
+    freshness.doubt(tag)  # only now who deleted has his answer
+    assert not freshness.judge(tag, None, begun)()
+    assert freshness.judge(tag, born, freshness.begin(tag))()
+    freshness.doubt(b"of nobody")
+
+
+def test_what_comes_together_with_a_beat_is_heard_of_at_once(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = PostgresStorage(postgres_server.url(), PostgresSettings(max_staleness=4))
+    there = PostgresStorage(postgres_server.url(), PostgresSettings(push=False))
+    saved = there.resilience_save(KEY, b"{}", None, None, 5)
+    snapshot = current(here)
+    read, seen = Connection.heard, threading.Event()
+
+    def heard(connection: Connection, **options: bool) -> list[bytes]:
+        found = read(connection, **options)
+        if not seen.is_set():  # a commit between this look and the one at the answer to the beat, which is under way
+            there.resilience_save(KEY, b"[]", saved.version, None, 5)
+            time.sleep(0.05)
+            seen.set()
+        return found
+
+    monkeypatch.setattr(Connection, "heard", heard)
+    assert seen.wait(10)  # the first beat is asked for after two seconds
+    assert until(lambda: not still(snapshot)) < 1
+    here.close()
+    there.close()
+
+
+def test_a_child_closes_nothing_that_libpq_has_closed(postgres_server: PostgresServer) -> None:
+    connection = Connection(address(postgres_server.url())[0], 5)
+    assert postgres_server.terminate() >= 1
+
+    def is_lost() -> bool:
+        try:
+            connection.heard()
+        except Lost:
+            return True
+        return False
+
+    until(is_lost)
+    ends = os.pipe()
+    assert connection.fd in ends  # the number is used again
+    connection.abandon()
+    for end in ends:
+        os.close(end)
