@@ -8,6 +8,7 @@ listener proves that it hears; when it cannot, all numbers go up.
 from __future__ import annotations
 
 import threading
+from weakref import WeakValueDictionary
 
 from resilience import Version, Word
 
@@ -22,56 +23,57 @@ STALE: Final = Word([0], 1)
 """The `is_current` of a snapshot of which nobody can tell."""
 
 
-class Heard:
-    """What was heard of one key."""
+class Heard(list[int]):
+    """What was heard of one key; its only item is the number, which goes up whenever snapshots get stale."""
 
-    __slots__ = ("latest", "number")
+    __slots__ = ("__weakref__", "latest")
 
     def __init__(self) -> None:
-        self.number = [0]
-        """Its only item goes up whenever snapshots get stale."""
+        super().__init__([0])
         self.latest: Version | None = _UNKNOWN
 
     def outdate(self, latest: Version | None) -> None:
         """Let all snapshots be stale; those to come are of `latest`."""
         self.latest = latest
-        self.number[0] += 1
+        self[0] += 1
+
+
+Begun = tuple[Heard, int]
+"""What is heard of a key, and its number when the server is asked."""
 
 
 class Freshness:
-    """What was heard of all keys of one storage; a key is known by its identity in the table."""
+    """What was heard of all keys that somebody holds a snapshot of; a key is known by its identity in the table."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heard: dict[bytes, Heard] = {}
+        self._heard: WeakValueDictionary[bytes, Heard] = WeakValueDictionary()
         self.is_proven = False
         """Whether commits of others are heard of for certain."""
 
-    def begin(self, tag: bytes) -> int | None:
+    def begin(self, tag: bytes) -> Begun | None:
         """Before a key is read or saved: what `judge` must be told after it; `None` if nothing is heard."""
-        heard = self._heard.get(tag)
-        if heard is None:
-            with self._lock:
-                heard = self._heard.setdefault(tag, Heard())
-        number = heard.number[0]
-        return number if self.is_proven else None
+        with self._lock:
+            heard = self._heard.get(tag)
+            if heard is None:
+                heard = self._heard[tag] = Heard()
+        number = heard[0]
+        return (heard, number) if self.is_proven else None
 
-    def judge(self, tag: bytes, version: Version | None, begun: int | None) -> Word:
+    def judge(self, version: Version | None, begun: Begun | None) -> Word:
         """After it: the `is_current` of what was read or committed.
 
         :param begun: what `begin` returned.
         """
         with self._lock:
-            heard = self._heard[tag]
             if begun is None or not self.is_proven:
                 return STALE
-            number = heard.number[0]
+            heard, number = begun
             if version != heard.latest:
-                if _is_older(version, heard.latest, something_heard=number != begun):
+                if _is_older(version, heard.latest, something_heard=heard[0] != number):
                     return STALE
                 heard.outdate(version)  # it was not heard of yet; what comes of it is no news then
-                number = heard.number[0]
-            return Word(heard.number, number)
+            return Word(heard, heard[0])
 
     def hear(self, tag: bytes, version: Version | None) -> None:
         """Learn of a commit, or (`None`) that a record is gone."""
@@ -102,7 +104,7 @@ class Freshness:
         """Something may have been missed: no snapshot is current."""
         with self._lock:
             self.is_proven = False
-            for heard in self._heard.values():
+            for heard in list(self._heard.values()):
                 heard.outdate(_UNKNOWN)
 
     def after_fork(self) -> None:

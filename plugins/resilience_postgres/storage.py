@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from resilience import Word
     from resilience_postgres._doctor import Finding
+    from resilience_postgres._freshness import Begun
     from resilience_postgres._listener import Listener
     from resilience_postgres._records import Row
     from resilience_postgres._schema import Statement
@@ -169,13 +170,13 @@ class PostgresStorage:
         result = await self._arun("loading", self.schema.load, [tag], deadline, key, again=True)
         return self._loaded(key, tag, begun, result)
 
-    def _loaded(self, key: Key, tag: bytes, begun: int | None, result: PGresult) -> Snapshot:
+    def _loaded(self, key: Key, tag: bytes, begun: Begun | None, result: PGresult) -> Snapshot:
         row = row_in(result, 1)
         return self._snapshot(key, tag, begun, row, time_in(result, 0))
 
-    def _snapshot(self, key: Key, tag: bytes, begun: int | None, row: Row | None, time: float) -> Snapshot:
+    def _snapshot(self, key: Key, tag: bytes, begun: Begun | None, row: Row | None, time: float) -> Snapshot:
         if row is None:
-            return Snapshot(None, None, self._word(tag, None, begun), time)
+            return Snapshot(None, None, self._word(None, begun), time)
         _read.set((key, row))
         if row.checksum != checksum(tag, row.record, row.version):
             raise StorageCorrupt(
@@ -183,13 +184,13 @@ class PostgresStorage:
                 "by other means",
                 key=key,
             )
-        return Snapshot(row.record, row.version, self._word(tag, row.version, begun), time)
+        return Snapshot(row.record, row.version, self._word(row.version, begun), time)
 
-    def _word(self, tag: bytes, version: Version | None, begun: int | None) -> Word | None:
+    def _word(self, version: Version | None, begun: Begun | None) -> Word | None:
         listener = self._listener
         if not self._push or (listener is not None and listener.is_deaf):
             return None
-        return self._freshness.judge(tag, version, begun)
+        return self._freshness.judge(version, begun)
 
     # -- save ----------------------------------------------------------------------------------------------------------
 
@@ -237,7 +238,7 @@ class PostgresStorage:
         self,
         key: Key,
         tag: bytes,
-        begun: int | None,
+        begun: Begun | None,
         payload: bytes,
         version: Version,
         expected: Version | None,
@@ -245,7 +246,7 @@ class PostgresStorage:
     ) -> Snapshot:
         time = time_in(result, 1)
         if result.get_value(0, 0) == TRUE:
-            return Snapshot(payload, version, self._word(tag, version, begun), time)
+            return Snapshot(payload, version, self._word(version, begun), time)
         current: Snapshot | None
         try:
             current = self._snapshot(key, tag, begun, row_in(result, 2), time)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -288,8 +289,8 @@ def test_what_this_process_took_away_may_have_been_born_again() -> None:
     freshness.hear(tag, None)
     freshness.hear(tag, born)
     freshness.doubt(tag)  # only now who deleted has his answer
-    assert not freshness.judge(tag, None, begun)()
-    assert freshness.judge(tag, born, freshness.begin(tag))()
+    assert not freshness.judge(None, begun)()
+    assert freshness.judge(born, freshness.begin(tag))()
     freshness.doubt(b"of nobody")
 
 
@@ -334,3 +335,15 @@ def test_a_child_closes_nothing_that_libpq_has_closed(postgres_server: PostgresS
     connection.abandon()
     for end in ends:
         os.close(end)
+
+
+def test_a_key_of_which_nobody_holds_a_snapshot_is_forgotten() -> None:
+    freshness = Freshness()
+    freshness.prove()
+    word = freshness.judge(None, freshness.begin(b"k"))
+    assert len(freshness._heard) == 1
+    freshness.hear(b"k", Version("a", 1))
+    assert not word()
+    del word
+    gc.collect()
+    assert len(freshness._heard) == 0
