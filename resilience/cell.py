@@ -39,6 +39,7 @@ class Memo:
     """
 
     __slots__ = (
+        "alike",
         "cell",
         "gathered",
         "owed",
@@ -47,7 +48,6 @@ class Memo:
         "room",
         "since",
         "state",
-        "success",
         "until",
         "view",
         "word",
@@ -69,10 +69,10 @@ class Memo:
         """Where rejected calls are counted and successes gathered; `None`: there is neither."""
         self.quiet: bool | None = None
         """Whether a success changes nothing as long as the word is this one; `None`: nobody asked yet."""
-        self.success: Gathered | None = None
+        self.alike: Gathered | None = None
         """What stands for each success that is gathered until `until`."""
         self.gathered: list[Gathered] | None = None
-        """Where it goes without being judged; `None`: nowhere."""
+        """Where `alike`, which then is there, goes without being judged; `None`: nowhere."""
         self.room = 0
         """So many may be gathered; with one more, all are committed."""
 
@@ -101,15 +101,16 @@ class Memo:
 
         :param begun: monotonic seconds, where durations matter.
         """
-        gathered, success, cell = self.gathered, self.success, self.cell
-        if gathered is None or success is None or len(gathered) >= self.room:
+        gathered = self.gathered
+        if gathered is None or len(gathered) >= self.room:
             return False
+        cell = self.cell
         if not self.since <= cell.wall() < self.until:
             return False
         if begun is not None and cell.timer is not None and cell.timer() - begun > cell.policy.slow_after:
             return False
         # Whatever was committed meanwhile: it belongs to the epoch and the bucket that the call began in.
-        gathered.append(success)
+        gathered.append(self.alike)  # type: ignore[arg-type]  # `gathered` comes with it
         return True
 
     def takes_success(self, duration: float | None) -> bool:
@@ -120,7 +121,7 @@ class Memo:
         quiet = self.quiet
         if quiet is None:
             quiet = self._ask_policy()
-        if self.success is not None:
+        if self.alike is not None:
             return self._adds(duration, self.room)
         try:
             return quiet and self.view[0] == self.word
@@ -132,13 +133,13 @@ class Memo:
         cell, owed = self.cell, self.owed
         if (
             owed is None
-            or self.success is None
+            or self.alike is None
             or len(owed.gathered) >= room
             or not self.since <= cell.wall() < self.until
             or (duration is not None and duration > cell.policy.slow_after)
         ):
             return False
-        owed.gathered.append(self.success)
+        owed.gathered.append(self.alike)
         return True
 
     def _ask_policy(self) -> bool:
@@ -151,7 +152,7 @@ class Memo:
             if engine is not None:  # else the runtime was closed meanwhile
                 engine.prepare()
             self.until = min(self.until, step.until)
-            self.success = (success, step.until)
+            self.alike = (success, step.until)
             self.room = policy.gather_limit - 1
             if not policy.judges_results:
                 self.gathered = self.owed.gathered
@@ -394,7 +395,7 @@ class Cell:
                 owed.asked = step.asks
                 if step.keep == LATER and memo.epoch == state.epoch:  # as one success was kept, so will be the next
                     renewed.quiet = memo.quiet
-                    renewed.success = memo.success
+                    renewed.alike = memo.alike
                     renewed.gathered = memo.gathered
                     renewed.room = memo.room
             self.memo = renewed

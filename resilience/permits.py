@@ -30,6 +30,11 @@ class Permit:
     quiet: ClassVar[bool | None] = False
     view: ClassVar[Indexed] = (0,)
     word: ClassVar[int] = 1
+    gathered: ClassVar[None] = None
+    alike: ClassVar[None] = None
+    room: ClassVar[int] = 0
+    since: ClassVar[float] = 0.0
+    until: ClassVar[float] = 0.0
 
     def __init__(
         self,
