@@ -514,8 +514,22 @@ class Engine:
 
         :param deadline: monotonic seconds; the time-out from now if left out.
         """
-        if cell.owed:
+        if not cell.owed:
+            return
+        if cell.origin is not None or not self._is_well(cell):
             drive(cell.ports, self._settling(cell, deadline, patient=True))
+            return
+        # The road of every row of gathered outcomes: `_settling` without what only an outage or a private copy needs.
+        if deadline is None:
+            deadline = self._clock.monotonic() + self._timeout
+        try:
+            drive(cell.ports, commit(cell, (), self._announcer, self._clock, deadline, patient=True))
+        except StorageLockTimeout:
+            pass
+        except ResilienceError as failure:
+            self._could_not_record(cell, failure)
+        else:
+            self._mend(cell, trying=False)
 
     async def asettle(self, cell: Cell) -> None:
         """Do what `settle` does without blocking the event loop."""

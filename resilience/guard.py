@@ -396,7 +396,8 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
         timer = permit.cell.timer
         begun = None if timer is None else timer()
         try:
-            result = function(*args, **kwargs)
+            # To merge no keywords costs a sixth of a bare call.
+            result = function(*args, **kwargs) if kwargs else function(*args)  # type: ignore[call-arg]
         except BaseException as error:
             permit.report(*_judged_error(permit, error, None if begun is None else _lasted(permit, begun)))
             raise

@@ -90,9 +90,12 @@ def added(config: CircuitBreakerConfig, windows: Windows, event: Report) -> Wind
     at = event.at
     now = event.now
     span = config.window_span
-    number = present = int(now * 1e9) * BUCKETS // span
-    if at < now:  # nothing ends after it was reported
-        number = int(at * 1e9) * BUCKETS // span
+    nanosecond = int(now * 1e9)
+    present, beyond = divmod(nanosecond * BUCKETS, span)
+    number = present
+    # Nothing ends after it was reported.  Numbers as long as these are divided once only where it can be helped.
+    if at < now and (nanosecond - int(at * 1e9)) * BUCKETS > beyond:
+        number = bucket_of(span, at)
     total, failures, slows, content = window
     if content:
         older, text, last = content

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).parents[1]
 
 BOUNDS = {
-    "closed": 92,
-    "closed async": 98,
-    "gathered": 133,
-    "gathered, slow calls": 152,
-    "row of gathered": 11_500,
+    "closed": 95,
+    "closed async": 96,
+    "gathered": 112,
+    "gathered, slow calls": 128,
+    "row of gathered": 9_150,
     "rejection": 120,
-    "failure": 1_900,
-    "failure, time window": 2_330,
+    "failure": 1_550,
+    "failure, time window": 1_950,
 }
 """Bytecode instructions of each road at most, all that is called included, the protected function aside."""
 
