@@ -60,6 +60,7 @@ TARGETS = {
             "tests/unit/test_engine_faults.py",
             "tests/unit/test_gathering.py",
             "tests/unit/test_core_edges.py",
+            "tests/unit/test_engine_particulars.py",
             "tests/unit/test_guard.py",
             "tests/unit/test_ports.py",
         ],

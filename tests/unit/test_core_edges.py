@@ -574,10 +574,12 @@ def test_cancelled_between_the_answer_and_its_caller_the_permit_comes_back(
         """A thread that has always done its work before the loop hears of it."""
 
         def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+            handed_over.append(fn)
             done: Future[Any] = Future()
             asyncio.get_running_loop().call_soon(done.set_result, fn(*args, **kwargs))
             return done
 
+    handed_over: list[object] = []
     monkeypatch.setattr("resilience.engine._workers", AtOnce)
     with Runtime(storage=f"threaded:{tmp_path}", clock=clock) as runtime:
         breaker = make(failure_threshold=1, half_open_max_calls=1)
@@ -592,6 +594,7 @@ def test_cancelled_between_the_answer_and_its_caller_the_permit_comes_back(
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert permits(runtime.opened.storage) == 0
+            assert len(handed_over) == 2  # the admission, and giving back
 
         asyncio.run(main())
         status = breaker.status()

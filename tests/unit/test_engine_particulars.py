@@ -1,0 +1,555 @@
+"""The particulars of the engine: what a hook is handed, what a report carries, who waits how long, what is not asked.
+
+Each was found missing by a change of the code that no other test noticed, see `tests/mutation`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import warnings
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    Event,
+    Key,
+    PluginError,
+    Runtime,
+    StorageLockTimeout,
+    StorageUnavailable,
+)
+from resilience.fallback import PrivateRecord
+from resilience.permits import parse_token
+from resilience.policy import Admit, Step
+from resilience_circuit_breaker.policy import CircuitBreakerPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from storages import Faulty, Recorder
+
+    from resilience.testing import ManualClock
+
+pytestmark = pytest.mark.usefixtures("storages_of_tests")
+
+KEY = Key("circuit_breaker", "payments")
+DOWN = StorageUnavailable("the storage is down")
+DOWN_FOR_ONE = StorageUnavailable("one record is out of reach", key=KEY)
+LATE = StorageLockTimeout("somebody else has the lock", key=KEY)
+TIMEOUT = 0.25
+"""Seconds that the waiting of a decision takes at most, if nobody says otherwise."""
+
+
+def make(name: str = "payments", **settings: Any) -> CircuitBreaker:
+    chosen: dict[str, Any] = {"failure_threshold": 3, "reset_timeout": 30, **settings}
+    return CircuitBreaker(name, **chosen)
+
+
+def fail(breaker: CircuitBreaker) -> None:
+    def failing() -> None:
+        raise KeyError("the dependency")
+
+    with pytest.raises(KeyError):
+        breaker.call(failing)
+
+
+async def well() -> str:
+    await asyncio.sleep(0)
+    return "well"
+
+
+@pytest.fixture
+def storage(runtime: Runtime) -> Faulty:
+    return runtime.opened.storage
+
+
+def everything_fails(storage: Faulty, fault: BaseException = DOWN) -> None:
+    storage.always = dict.fromkeys(["load", "save", "lock", "aload", "asave"], fault)
+
+
+class Patience:
+    """Notes for how many seconds a lock may be waited for."""
+
+    def __init__(self, storage: Faulty) -> None:
+        self.seconds: list[float] = []
+        storage.always = {"lock": self.lock}
+
+    def lock(self, well: Callable[..., Any], key: Key, timeout: float) -> Any:
+        self.seconds.append(timeout)
+        return well(key, timeout)
+
+
+# --- a strict report --------------------------------------------------------------------------------------------------
+
+
+class TestStrictReports:
+    def test_it_frees_the_permit_that_its_token_names(self, runtime: Runtime, clock: ManualClock) -> None:
+        breaker = make(failure_threshold=1, half_open_max_calls=2, half_open_success_threshold=9)
+        fail(breaker)
+        clock.advance(30)
+        _, second = breaker.acquire(), breaker.acquire()
+        for _ in range(2):
+            breaker.record_success(token=second.token, strict=True)
+        status = breaker.status()
+        assert (status.permits_in_use, status.half_open_successes) == (1, 1)
+
+    def test_it_belongs_to_the_epoch_of_its_token(self, runtime: Runtime) -> None:
+        breaker = make()
+        token = breaker.acquire().token
+        breaker.force_open()
+        breaker.close()
+        breaker.record_failure(token=token, strict=True)
+        status = breaker.status()
+        assert (status.failure_count, status.late_count) == (0, 1)
+
+    def test_it_says_what_failed_when_and_for_how_long(self, runtime: Runtime, clock: ManualClock) -> None:
+        breaker = make(window="count", window_size=10, slow_call_rate_threshold=1, slow_call_duration=2)
+        clock.advance(5)
+        breaker.record_failure(OSError("x"), 3.0, strict=True)
+        status = breaker.status()
+        assert (status.failure_count, status.slow_count) == (1, 1)
+        assert (status.last_error, status.last_failure_time) == ("OSError", clock.wall())
+
+
+# --- who waits, and how long ------------------------------------------------------------------------------------------
+
+
+class TestPatience:
+    def test_a_control_waits_for_the_lock(self, storage: Faulty) -> None:
+        patience = Patience(storage)
+        make().force_open()
+        assert patience.seconds == [TIMEOUT]
+
+    def test_an_admission_waits_to_commit_what_is_due(self, storage: Faulty, clock: ManualClock) -> None:
+        breaker = make(window="time", gather=0.5)
+        breaker.call(lambda: 1)
+        clock.advance(0.6)
+        patience = Patience(storage)
+        breaker.call(lambda: 1)
+        assert patience.seconds == [TIMEOUT]
+
+    @pytest.mark.parametrize("scheme", ["faulty", "awaited"])
+    def test_a_coroutine_waits_in_a_thread_for_the_time_that_is_left(self, storage: Faulty, clock: ManualClock) -> None:
+        def slowly(well: Callable[..., Any], key: Key, timeout: float) -> Any:
+            assert timeout == 0
+            clock.advance(0.125)
+            raise LATE
+
+        async def gathering() -> None:
+            for _ in range(3):
+                await breaker.acall(well)
+
+        breaker = make(window="count", window_size=30, gather=60)
+        patience = Patience(storage)
+        storage.plan("lock", slowly)
+        asyncio.run(gathering())
+        assert patience.seconds == [TIMEOUT - 0.125]
+        assert storage.memory.resilience_load(KEY, 1).payload is not None
+
+    def test_before_a_fork_all_keys_wait_as_long_as_one(
+        self, storage: Faulty, runtime: Runtime, clock: ManualClock
+    ) -> None:
+        def slowly(well: Callable[..., Any], key: Key, timeout: float) -> Any:
+            patience.seconds.append(timeout)
+            clock.advance(0.125)
+            raise LATE
+
+        guards = [make(name, window="time", gather=60) for name in ("a", "b", "c")]
+        for guard in guards:
+            guard.call(lambda: 1)
+        patience = Patience(storage)
+        storage.always = {"lock": slowly}
+        runtime.opened.engine.settle_before_fork()
+        assert patience.seconds == [TIMEOUT, TIMEOUT - 0.125]  # then the time was up
+
+    def test_a_private_copy_is_waited_for(self, storage: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Other threads hold it for the length of a step."""
+        seconds: list[float] = []
+        hold = PrivateRecord._hold
+
+        def noting(record: PrivateRecord, key: Key, timeout: float) -> Any:
+            seconds.append(timeout)
+            return hold(record, key, timeout)
+
+        monkeypatch.setattr(PrivateRecord, "_hold", noting)
+        breaker = make(failure_threshold=1)
+        fail(breaker)
+        everything_fails(storage)
+        breaker.record_failure()  # meets the outage
+        breaker.record_failure()  # knows of it
+        with pytest.raises(CircuitOpenError):
+            asyncio.run(breaker.acall(well))
+        assert seconds
+        assert set(seconds) == {TIMEOUT}
+
+    def test_a_private_copy_is_waited_for_by_who_probes(
+        self, storage: Faulty, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seconds: list[float] = []
+        hold = PrivateRecord._hold
+
+        def noting(record: PrivateRecord, key: Key, timeout: float) -> Any:
+            seconds.append(timeout)
+            return hold(record, key, timeout)
+
+        breaker = make(failure_threshold=1)
+        fail(breaker)
+        everything_fails(storage)
+        clock.advance(30)
+        monkeypatch.setattr(PrivateRecord, "_hold", noting)
+        assert asyncio.run(breaker.acall(well)) == "well"
+        assert seconds == [TIMEOUT] * 2
+
+
+# --- outages ----------------------------------------------------------------------------------------------------------
+
+
+class Counting(CircuitBreakerPolicy):
+    """Counts how often it is asked to let a call in."""
+
+    __slots__ = ()
+    asked = 0
+
+    def step(self, state: Any, event: Any, /) -> Step:
+        if isinstance(event, Admit):
+            Counting.asked += 1
+        return super().step(state, event)
+
+
+class CountingBreaker(CircuitBreaker):
+    __slots__ = ()
+    policy_type = Counting
+
+
+class TestOutage:
+    def test_the_fast_road_goes_on_until_the_storage_may_be_asked_again(
+        self, storage: Faulty, clock: ManualClock
+    ) -> None:
+        breaker = CountingBreaker("payments")
+        for fault in (DOWN, DOWN_FOR_ONE, DOWN):  # the last: with a fuse of its own that is whole
+            everything_fails(storage, fault)
+            clock.advance(1)
+            breaker.call(lambda: 1)
+            asked = Counting.asked
+            for _ in range(3):
+                breaker.call(lambda: 1)
+            clock.advance(0.9)
+            breaker.call(lambda: 1)
+            assert Counting.asked == asked
+            storage.always = {}
+            clock.advance(0.1)
+            breaker.call(lambda: 1)
+            assert not breaker.status().degraded
+
+    def test_whoever_asks_a_private_copy_without_a_permit_reports_without_one(
+        self, storage: Faulty, clock: ManualClock
+    ) -> None:
+        breaker = make(failure_threshold=1)
+        fail(breaker)
+        everything_fails(storage)
+        clock.advance(30)
+        assert breaker.check()
+        breaker.record_success()
+        status = breaker.status()
+        assert (status.permits_in_use, status.half_open_successes) == (0, 1)
+
+    def test_what_nobody_accounts_for_is_not_counted_afterwards(self, storage: Faulty, clock: ManualClock) -> None:
+        breaker = make(on_store_error="allow")
+        everything_fails(storage)
+        permit = breaker.acquire()
+        storage.always = {}
+        clock.advance(1)
+        permit.failure()
+        assert breaker.status().failure_count == 0
+
+    def test_a_denial_names_the_guard(self, storage: Faulty) -> None:
+        everything_fails(storage)
+        with pytest.raises(CircuitOpenError) as rejection:
+            make(on_store_error="deny").call(pytest.fail)
+        assert rejection.value.name == "payments"
+
+    def test_what_breaks_its_contract_is_kept_as_the_cause(self, storage: Faulty) -> None:
+        storage.always = {"load": lambda _well, *_arguments: None}
+        with pytest.raises(StorageUnavailable) as raised:
+            make(on_store_error="raise").call(pytest.fail)
+        outage = raised.value.__cause__
+        assert outage is not None
+        assert isinstance(outage.__cause__, PluginError)
+
+    def test_a_control_in_its_one_try_a_second_saves_though_nothing_changed(
+        self, storage: Faulty, clock: ManualClock, told: Recorder
+    ) -> None:
+        breaker = make()
+        everything_fails(storage)
+        breaker.call(lambda: 1)
+        storage.always = {"save": DOWN}
+        clock.advance(1)
+        with pytest.raises(StorageUnavailable):
+            breaker.record_success(strict=True)
+        storage.always = {}
+        clock.advance(1)
+        breaker.record_success(strict=True)
+        assert told.names == ["degraded", "recovered"]
+
+    def test_a_private_copy_gathers_and_commits(self, storage: Faulty) -> None:
+        breaker = make(window="count", window_size=30, gather=60)
+        everything_fails(storage)
+        for _ in range(3):  # there is room for two
+            breaker.call(lambda: 1)
+        assert breaker.status().success_count == 3
+
+    def test_so_it_does_for_coroutines(self, storage: Faulty) -> None:
+        breaker = make(window="count", window_size=30, gather=60)
+        everything_fails(storage)
+
+        async def gathering() -> None:
+            for _ in range(3):
+                await breaker.acall(well)
+
+        asyncio.run(gathering())
+        assert breaker.status().success_count == 3
+
+    def test_a_coroutine_that_probes_a_private_copy_reports_to_it(self, storage: Faulty, clock: ManualClock) -> None:
+        breaker = make(failure_threshold=1)
+        fail(breaker)
+        everything_fails(storage)
+        clock.advance(30)
+        assert asyncio.run(breaker.acall(well)) == "well"
+        status = breaker.status()
+        assert (status.permits_in_use, status.half_open_successes) == (0, 1)
+
+    def test_a_report_whose_one_try_finds_the_lock_taken_waits_for_it(
+        self, storage: Faulty, clock: ManualClock, told: Recorder
+    ) -> None:
+        breaker = make()
+        permit = breaker.acquire()
+        everything_fails(storage, DOWN_FOR_ONE)
+        clock.advance(1)
+        breaker.call(lambda: 1)
+        storage.always = {}
+        storage.plan("lock", LATE)
+        clock.advance(1)
+        asyncio.run(permit.areport("failure", "KeyError", None))
+        assert told.names == ["degraded", "recovered"]
+        assert breaker.status().failure_count == 1
+
+    def test_a_permit_that_nobody_accounts_for_names_its_epoch(self, storage: Faulty) -> None:
+        breaker = make(on_store_error="allow")
+        breaker.force_open()
+        breaker.close()
+        everything_fails(storage)
+        breaker.record_failure()
+        assert breaker.acquire().token == "2"
+
+    def test_what_cannot_be_settled_is_an_outage_of_whom_it_concerns(
+        self, storage: Faulty, clock: ManualClock, told: Recorder
+    ) -> None:
+        """Of the storage, unless the error names a key."""
+        breaker = make(window="time", gather=60)
+        breaker.call(lambda: 1)
+        storage.plan("lock", DOWN, DOWN_FOR_ONE, OSError("cable"))
+        for _ in range(3):
+            assert breaker.status().degraded
+            clock.advance(1)
+        assert not breaker.status().degraded
+        keys = [event.key for event in told.events if event.name == "degraded"]
+        assert keys == [None, KEY]  # the third is the first of them again, which goes on
+
+
+# --- settings that change ---------------------------------------------------------------------------------------------
+
+
+def test_other_settings_hold_from_the_next_call_on(storage: Faulty, runtime: Runtime, clock: ManualClock) -> None:
+    looked: list[None] = []
+    breaker = make()
+    breaker.call(lambda: 1)
+    runtime.opened.engine.retune(0.5, 0.0, lambda: looked.append(None))
+    patience = Patience(storage)
+    clock.advance(1)
+    breaker.call(lambda: 1)
+    breaker.force_open()
+    assert (len(looked), patience.seconds) == (1, [0.5])
+
+
+@pytest.mark.parametrize("scheme", ["casual"])
+def test_so_does_another_staleness(storage: Faulty, runtime: Runtime, clock: ManualClock) -> None:
+    breaker = make()
+    runtime.opened.engine.retune(0.25, 0.75, None)
+    for load_count in (1, 1, 2):
+        breaker.call(lambda: 1)
+        assert storage.calls.count("load") == load_count
+        clock.advance(0.375)
+
+
+def test_what_concerns_no_key_is_told_with_its_time(runtime: Runtime, clock: ManualClock, told: Recorder) -> None:
+    runtime.opened.engine.tell("clock_skew", {"seconds": 5.0})
+    assert told.events == [Event("clock_skew", None, clock.wall(), {"seconds": 5.0})]
+
+
+# --- what is said and asked -------------------------------------------------------------------------------------------
+
+
+def test_what_a_storage_raises_is_named_and_kept(storage: Faulty) -> None:
+    fault = OSError("cable")
+    storage.plan("load", fault)
+    with pytest.raises(StorageUnavailable, match=r"^storage faulty: its load raised OSError: cable$") as raised:
+        make().reset()
+    assert raised.value.__cause__ is fault
+
+
+def test_a_permit_that_is_given_back_asks_nobody(storage: Faulty, clock: ManualClock) -> None:
+    permit = make().acquire()
+    assert repr(permit) == "<Permit 0>"
+    clock.advance(5)
+    storage.calls.clear()
+    permit.release()
+    assert (repr(permit), storage.calls) == ("<Permit 0 (reported)>", [])
+
+
+def test_a_permit_says_what_failed(runtime: Runtime) -> None:
+    breaker = make()
+    breaker.acquire().failure(OSError("x"))
+    assert breaker.status().last_error == "OSError"
+
+
+def test_what_is_committed_though_nothing_changes_is_not_saved(
+    storage: Faulty, runtime: Runtime, clock: ManualClock
+) -> None:
+    breaker = make(window="time", gather=0.5)
+    breaker.call(lambda: 1)
+    elsewhere = Runtime(storage=runtime.url, clock=clock, environ={})
+    CircuitBreaker("payments", runtime=elsewhere).disable()
+    elsewhere.close()
+    clock.advance(0.6)
+    storage.calls.clear()
+    breaker.call(lambda: 1)
+    assert "lock" in storage.calls
+    assert "save" not in storage.calls
+
+
+@pytest.mark.parametrize(
+    ("token", "parts"),
+    [("0", (0, None)), ("5.x-1", (5, "x-1")), ("5.x.y", (5, "x.y")), ("1" * 18, (int("1" * 18), None))],
+)
+def test_tokens(token: str, parts: tuple[int, str | None]) -> None:
+    assert parse_token(token) == parts
+
+
+@pytest.mark.parametrize("token", ["1" * 19, "x" * 100])
+def test_what_is_no_token_is_shown_shortened(token: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{token[:80]}' is not a token"):
+        parse_token(token)
+
+
+# --- threads for coroutines -------------------------------------------------------------------------------------------
+
+REQUEST: ContextVar[str] = ContextVar("REQUEST")
+
+
+def test_eight_threads_of_its_own_that_know_whose_call_it_is(tmp_path: Path) -> None:
+    names: list[str] = []
+    seen: list[str] = []
+    together = threading.Barrier(8)
+
+    def noting(well: Callable[..., Any], *arguments: Any) -> Any:
+        names.append(threading.current_thread().name)
+        seen.append(REQUEST.get())
+        if len(names) <= 8:
+            together.wait(10)
+        return well(*arguments)
+
+    async def main() -> None:
+        REQUEST.set("the ninth")
+        await asyncio.gather(*[make(str(number)).acall(well) for number in range(9)])
+
+    with Runtime(storage=f"threaded:{tmp_path}") as runtime:
+        runtime.opened.storage.always = {"load": noting}
+        asyncio.run(main())
+    assert set(seen) == {"the ninth"}
+    assert len(set(names)) == 8
+    assert all(name.startswith("resilience") for name in names)
+
+
+@pytest.mark.parametrize("scheme", ["awaited"])
+class TestAwaited:
+    def test_a_connection_that_was_given_up_is_a_fault_of_the_storage(self, storage: Faulty) -> None:
+        """It ends with the error of a task that is cancelled, and nobody cancelled this one."""
+        breaker = make(on_store_error="raise")
+        storage.always = {"aload": asyncio.CancelledError()}
+        with pytest.raises(StorageUnavailable, match=r"^storage awaited: its load raised CancelledError"):
+            asyncio.run(breaker.acall(well))
+
+    def test_a_loop_that_ends_is_none(self, storage: Faulty, told: Recorder) -> None:
+        reached = asyncio.Event()
+
+        async def for_ever(well: Callable[..., Any], *arguments: Any) -> Any:
+            reached.set()
+            await asyncio.Event().wait()
+
+        async def main() -> None:
+            storage.always = {"aload": for_ever}
+            call = asyncio.create_task(make().acall(well))
+            await reached.wait()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+        asyncio.run(main())
+        assert told.names == []
+
+
+class TestAwaitedReports:
+    """`Permit.areport` tells what `report` does."""
+
+    def test_of_an_earlier_epoch(self, runtime: Runtime) -> None:
+        breaker = make()
+        permit = breaker.acquire()
+        breaker.force_open()
+        breaker.close()
+        asyncio.run(permit.areport("failure", None, None))
+        status = breaker.status()
+        assert (status.failure_count, status.late_count) == (0, 1)
+
+    @pytest.mark.parametrize("said", [None, 3.0])
+    def test_of_a_slow_failure(self, runtime: Runtime, clock: ManualClock, said: float | None) -> None:
+        breaker = make(window="count", window_size=10, slow_call_rate_threshold=1, slow_call_duration=2)
+        permit = breaker.acquire()
+        clock.advance(1 if said else 3)
+        asyncio.run(permit.areport("failure", "OSError", said))
+        status = breaker.status()
+        assert (status.failure_count, status.slow_count, status.last_error) == (1, 1, "OSError")
+
+    def test_of_nothing(self, storage: Faulty, clock: ManualClock) -> None:
+        permit = make().acquire()
+        clock.advance(5)
+        storage.calls.clear()
+        asyncio.run(permit.areport("neutral", None, None))
+        assert storage.calls == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_has_threads_of_its_own(tmp_path: Path) -> None:
+    with Runtime(storage=f"threaded:{tmp_path}"):
+        breaker = make()
+        assert asyncio.run(breaker.acall(well)) == "well"
+        with warnings.catch_warnings():
+            # From 3.12 on a warning says that there are threads, which is what this is about.
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                signal.alarm(10)
+                status = int(asyncio.run(breaker.acall(well)) != "well")
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
