@@ -1,7 +1,8 @@
 """Lock, load, step, save, and again on a conflict: written once, as a generator of requests to a storage.
 
 A request is a hook of the cell's ports and its arguments; whoever drives the generator makes the call and sends the
-answer in, or throws in what the call raised.  `drive` does it with plain calls, `adrive` with awaitable ones.
+answer in, or throws in what the call raised.  `drive` and `perform` do it with plain calls, `adrive` with awaitable
+ones.
 """
 
 from __future__ import annotations
@@ -259,20 +260,40 @@ def name_error(error: BaseException, ports: Ports, hook: str) -> StorageUnavaila
 def drive(ports: Ports, requests: Requests[T]) -> T:
     """Serve the requests with plain calls."""
     try:
-        hook, arguments = next(requests)
-        while True:
-            try:
-                given = hook(*arguments)
-            except ResilienceError as error:
-                hook, arguments = requests.throw(error)
-            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-                hook, arguments = requests.throw(name_error(error, ports, ports.name_of(hook)))
-            else:
-                hook, arguments = requests.send(given)
-    except StopIteration as stop:
+        return _serve(ports, requests, next(requests))
+    except StopIteration as stop:  # there were none
         return stop.value  # type: ignore[no-any-return]
     finally:
         requests.close()  # frees the lock at once, also while the traceback of a Ctrl-C keeps this frame alive
+
+
+def perform(ports: Ports, requests: Requests[object]) -> None:
+    """Do what `drive` does where nobody needs the answer.
+
+    Mostly there are no requests: a loop over none makes no `StopIteration`, which saves 0.15 µs.
+    """
+    try:
+        for request in requests:
+            _serve(ports, requests, request)
+    finally:
+        requests.close()  # see `drive`
+
+
+def _serve(ports: Ports, requests: Requests[T], request: Request) -> T:
+    """Serve a request and all that follow it."""
+    try:
+        while True:
+            hook, arguments = request
+            try:
+                given = hook(*arguments)
+            except ResilienceError as error:
+                request = requests.throw(error)
+            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+                request = requests.throw(name_error(error, ports, ports.name_of(hook)))
+            else:
+                request = requests.send(given)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
 
 
 async def adrive(ports: Ports, requests: Requests[T]) -> T:

@@ -10,7 +10,7 @@ import os
 from _thread import RLock, allocate_lock
 
 from resilience.cell import NEVER, Cell, Memo, View
-from resilience.commit import Committed, Outrun, adrive, commit, drive
+from resilience.commit import Committed, Outrun, adrive, commit, drive, perform
 from resilience.errors import (
     PluginError,
     PolicyRejected,
@@ -309,7 +309,7 @@ class Engine:
                 # The road of every failure: `_reporting` without what only an outage or a success needs.
                 deadline = self._clock.monotonic() + self._timeout
                 try:
-                    drive(cell.ports, commit(cell, (report,), self._announcer, self._clock, deadline, patient=True))
+                    perform(cell.ports, commit(cell, (report,), self._announcer, self._clock, deadline, patient=True))
                 except _FAULTS as fault:
                     drive(cell.ports, self._unsettled(cell, report, fault))
                 else:
@@ -523,7 +523,7 @@ class Engine:
         if deadline is None:
             deadline = self._clock.monotonic() + self._timeout
         try:
-            drive(cell.ports, commit(cell, (), self._announcer, self._clock, deadline, patient=True))
+            perform(cell.ports, commit(cell, (), self._announcer, self._clock, deadline, patient=True))
         except StorageLockTimeout:
             pass
         except ResilienceError as failure:
