@@ -48,8 +48,9 @@ BOUNDS = {
 LONG = {"closed": 100_000, "gathered": 20_000, "failure": 500, "failure, time window": 500}
 """So often does a process that lives long walk a road."""
 
-ROOM = 1_024
-"""Bytes in which what is gathered at the moment, and a number that became longer, find room; a leak does not."""
+ROOM = 4_096
+"""Bytes in which what is gathered at the moment, the ten buckets of a window and numbers that became longer find room;
+a leak does not: a pointer a walk is 4,000 bytes at least, an object twice that."""
 
 
 # --- instructions -----------------------------------------------------------------------------------------------------
