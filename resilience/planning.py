@@ -53,8 +53,8 @@ def _fields(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str
         settings = configuration.plugin_values(model.section or scheme, model)
         if settings is None:
             return None
-    told = _observing(configuration, observers, hooks[1])
-    if told is None:
+    told, policies = _observing(configuration, observers, hooks[1]), _policies(runtime)
+    if told is None or policies is None:
         return None
     return {
         "url": opened.url if runtime.is_default_place else None,
@@ -66,7 +66,7 @@ def _fields(runtime: Runtime, opened: Opened, verbs: Mapping[str, tuple[str, str
         "max_staleness": configuration.core.max_staleness,
         "hooks": hooks[0],
         "observers": told,
-        "policies": _policies(runtime),
+        "policies": policies,
         "verbs": {name: list(where) for name, where in verbs.items()},
     }
 
@@ -100,17 +100,21 @@ def _reader(storage: Any) -> str | None:
         return None
 
 
-def _policies(runtime: Runtime) -> dict[str, list[object]]:
-    """Return the settings of the policies that take checked values: where each is found, for all, and by name."""
+def _policies(runtime: Runtime) -> dict[str, list[object]] | None:
+    """Return the settings of the policies that take checked values: where each is found, for all, and by name.
+
+    `None` if a secret is among them.
+    """
     found: dict[str, list[object]] = {}
     for kind, entry_point in plugins.selected(plugins.POLICY, runtime.configuration.selection).items():
         try:
             policy = plugins.load(entry_point)
+            values = runtime.configuration.policy_values(kind, policy.settings_model())
+            if values is None:
+                return None
             if hasattr(policy, "from_values"):
-                values = runtime.configuration.policy_values(kind, policy.settings_model())
-                if values is not None:
-                    found[kind] = [entry_point.value, *map(_portable, values)]
-        except (ResilienceError, TypeError):
+                found[kind] = [entry_point.value, *map(_portable, values)]
+        except (AttributeError, ResilienceError, TypeError):  # the first: it is no policy, as far as one can see
             continue  # it goes the long way each time
     return found
 

@@ -553,3 +553,23 @@ def test_a_child_has_threads_of_its_own(tmp_path: Path) -> None:
             finally:
                 os._exit(status)
         assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_span_that_ends_while_what_is_owed_is_committed_lets_a_probe_in(storage: Faulty, clock: ManualClock) -> None:
+    breaker = make()
+    for _ in range(3):
+        fail(breaker)
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)  # to be told
+    clock.advance(29.9)
+
+    def slowly(well: Callable[..., Any], *arguments: Any) -> Any:
+        clock.advance(0.2)
+        return well(*arguments)
+
+    storage.always = {"save": slowly}
+    permit = breaker.acquire()
+    storage.always = {}
+    status = breaker.status()
+    assert (status.state, status.permits_in_use, status.rejected_count) == ("half_open", 1, 1)
+    permit.release()

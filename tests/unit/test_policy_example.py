@@ -224,3 +224,14 @@ def test_two_processes_share_it(budget: Any, path: list[str], tmp_path: Path, mo
         assert shell(path, "ask", "payments").returncode == 75
         payments.refill()
         assert shell(path, "ask", "payments").returncode == 0
+
+
+@pytest.mark.usefixtures("budget")
+def test_what_a_file_may_have_meant_is_of_the_policy_it_names(run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    path = tmp_path / "resilience.toml"
+    path.write_text("[policies.payments.circuit_breaker]\nfailure = 1\n")
+    monkeypatch.setenv("RESILIENCE_CONFIG", str(path))
+    done = run("config")
+    assert done.status == 78
+    assert "policies.payments.circuit_breaker.failure_" in done.err
+    assert "error_budget" not in done.err

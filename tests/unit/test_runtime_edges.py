@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from resilience import CircuitBreaker, ConfigurationError, Runtime
+from resilience.runtime import Alive
 
 
 def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,3 +44,24 @@ def test_an_observer_that_does_not_load_is_left_out_of_a_reload_too(
         breaker.record_failure()
         runtime.reload()
         assert breaker.status().failure_count == 1
+
+
+def test_a_setting_of_an_observer_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="RESILIENCE_JOURNAL__ENABLED"):
+        _ = Runtime(storage="memory:", environ={"RESILIENCE_JOURNAL__ENABLED": "perhaps"}).opened
+
+
+def test_what_ends_while_others_are_gone_over_is_passed_over() -> None:
+    class Thing:
+        pass
+
+    things = [Thing(), Thing()]
+    alive = Alive()
+    for number, thing in enumerate(things):
+        alive.put(thing, number)
+    del thing
+    seen = []
+    for _, number in alive:
+        seen.append(number)
+        things.clear()
+    assert seen == [0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
 import sys
 import warnings
 from typing import TYPE_CHECKING
@@ -464,3 +465,9 @@ def test_a_damaged_record_is_told_and_set_aside(run: Run, tmp_path: Path) -> Non
     message = "resilience: warning: circuit_breaker 'x': its damaged record was set aside, it begins anew ("
     assert done.err.startswith(message)
     assert json.loads(run("status", "x", "--json").out)[0]["failure_count"] == 1
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_process_without_a_stream_ends_all_the_same(name: str) -> None:
+    gone = f"import sys; sys.{name} = None; from resilience.cli import main; sys.argv[1:] = ['--version']; main()"
+    assert subprocess.run([sys.executable, "-c", gone], check=False).returncode == 0

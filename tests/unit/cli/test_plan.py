@@ -19,6 +19,7 @@ from resilience.cli import catalogue, grammar, parser, watch
 from resilience.cli.arguments import COMMAND, FOR, JSON, NAME, NAMES, REASON
 from resilience.cli.verbs import Argument, Verb
 from resilience.clock import wall
+from resilience_circuit_breaker._settings import CircuitBreakerSettings
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_memory import MemoryStorage
 
@@ -104,6 +105,22 @@ class SecretObserver:
 
     def __init__(self, _runtime: Runtime, settings: object) -> None:
         self.settings = settings
+
+
+class SecretiveSettings(CircuitBreakerSettings):
+    password: SecretStr = SecretStr("")
+
+
+class SecretivePolicy(CircuitBreakerPolicy):
+    kind = "secretive"
+
+    @staticmethod
+    def settings_model() -> type[CircuitBreakerSettings]:
+        return SecretiveSettings
+
+
+class OtherPlacePolicy(CircuitBreakerPolicy):
+    kind = "other_place"
 
 
 class PlacedObserver:
@@ -710,6 +727,27 @@ def test_no_secret_of_a_plugin_is_kept(
     monkeypatch.setenv("RESILIENCE_PLACED__PASSWORD", "hunter2")
     assert [run("check", "a") for _ in range(2)] == [(0, "", "")] * 2
     assert not kept().exists()
+
+
+def test_no_secret_of_a_policy_is_kept(run: Run, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("resilience.policy", "secretive", "unit.cli.test_plan:SecretivePolicy")
+    assert run("check", "a") == (0, "", "")
+    made = plan.find(os.environ)
+    assert made is not None
+    assert set(made["policies"]) == {"circuit_breaker", "secretive"}
+    kept().unlink()
+    monkeypatch.setenv("RESILIENCE_SECRETIVE__PASSWORD", "hunter2")
+    assert [run("check", "a") for _ in range(2)] == [(0, "", "")] * 2
+    assert not kept().exists()
+
+
+def test_a_policy_that_no_plan_knows_finds_its_settings_itself(run: Run) -> None:
+    assert run("check", "a") == (0, "", "")
+    kept_plan = plan.find(os.environ)
+    assert kept_plan is not None
+    with Runtime(plan=kept_plan) as runtime:
+        policy: Any = runtime.policies(OtherPlacePolicy)("a", {"failure_threshold": 7})
+        assert policy.config.failure_threshold == 7
 
 
 def test_a_storage_gets_an_instance_of_its_own_model(
