@@ -320,11 +320,10 @@ class PostgresStorage:
         """Look at the server and the table, for `resilience doctor`."""
         from resilience_postgres._doctor import examine
 
-        if self._push:
-            self._listen()
-            if self._listener is not None:
-                self._listener.said.wait(_ADMINISTRATION)
-        return examine(self._pool, self.schema, self._listener, durable=Capability.DURABLE in self.capabilities)
+        listener = self._listen() if self._push else None
+        if listener is not None:
+            listener.said.wait(_ADMINISTRATION)
+        return examine(self._pool, self.schema, listener, durable=Capability.DURABLE in self.capabilities)
 
     def close(self) -> None:
         """Close all connections, and hear no more; the next use opens them anew."""
@@ -381,23 +380,24 @@ class PostgresStorage:
             raise translated(fault, doing, self.place, self.schema.table, key) from fault
 
     def _count_load(self) -> Listener | None:
-        """Begin to listen at the second load of a process; return the listener that was begun now."""
+        """Begin to listen at the second load of a process; return the listener that began with it."""
         if not self._push or self._listener is not None:
             return None
         self._loads += 1
         return self._listen() if self._loads >= LISTEN_AT else None
 
-    def _listen(self) -> Listener | None:
-        """Begin to listen, once."""
+    def _listen(self) -> Listener:
+        """Begin to listen, once; return who does."""
         from resilience_postgres._listener import Listener
 
         with self._beginning:
-            if self._listener is not None:
-                return None
-            self._listener = listener = Listener(self._dsn, self.schema, self._pool, self._freshness, self._patience)
-            listener.start()
-        self._end = finalize(self, listener.close)  # for whoever forgets to close
-        self._end.atexit = False
+            listener = self._listener
+            if listener is None:
+                listener = Listener(self._dsn, self.schema, self._pool, self._freshness, self._patience)
+                self._listener = listener
+                listener.start()
+                self._end = finalize(self, listener.close)  # for whoever forgets to close
+                self._end.atexit = False
         return listener
 
 

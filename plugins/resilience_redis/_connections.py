@@ -215,18 +215,17 @@ class Connections:
         from redis.exceptions import RedisError
 
         idle = self._idle.get(address, [])
-        while idle:
+        while True:
             try:
                 connection = idle.pop()
-            except IndexError:
-                break
+            except IndexError:  # not looked at before: another thread may take the last one
+                return None
             try:
                 if not connection.can_read(0):
                     return connection
             except (RedisError, OSError):
                 pass
             connection.disconnect()
-        return None
 
     def close(self) -> None:
         """Close all that nobody uses; the next request opens one anew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 import time
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -589,6 +590,22 @@ class TestPool:
         assert isinstance(promise, Future)
         with pytest.raises(Lost, match="ZeroDivisionError: by zero"):
             promise.result(10)
+        pool.give(kept)
+
+    def test_who_gave_up_meanwhile_is_told_nothing(self, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+        promises: list[Future[Connection]] = []
+
+        def connect(dsn: bytes, patience: float) -> Connection:
+            promises.extend(pool._waiting)
+            promises[0].cancel()
+            raise ZeroDivisionError("by zero")
+
+        kept = self.taken(pool)
+        monkeypatch.setattr(_pool, "Connection", connect)
+        monkeypatch.setattr(threading.Thread, "start", threading.Thread.run)  # here and now
+        assert pool.take() is promises[0]
+        assert promises[0].cancelled()
+        assert (pool._opening, len(pool._waiting)) == (0, 0)  # the next one begins anew
         pool.give(kept)
 
     def test_a_connection_that_is_closed_behind_its_back(self, storage: PostgresStorage, pool: Pool) -> None:

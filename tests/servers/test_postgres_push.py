@@ -187,6 +187,8 @@ def test_without_threads_nothing_is_believed(postgres_server: PostgresServer, mo
     for _ in range(3):
         assert not still(storage.resilience_load(KEY, 5))
     assert dict(found[:2] for found in storage.examine())["push"] is False
+    storage.after_fork()  # nor in a child, which has nothing to let go of
+    assert not still(storage.resilience_load(KEY, 5))
     storage.close()
 
 
@@ -237,9 +239,19 @@ def test_behind_a_transaction_pooler_it_goes_on_without_push_and_says_so(
 ) -> None:
     monkeypatch.setattr(_listener, "_PROOF", 0.2)
     monkeypatch.setattr(_listener, "_DEAF", 0.01)  # it tries again and again, and says it once
+    rest, tries = _listener.Listener._rest, iter(range(9))
+    tried_again = threading.Event()
+
+    def counted(listener: _listener.Listener, seconds: float) -> None:
+        if next(tries, 1):
+            tried_again.set()
+        rest(listener, seconds)
+
+    monkeypatch.setattr(_listener.Listener, "_rest", counted)
     with caplog.at_level(logging.WARNING, "resilience"):
         storage = PostgresStorage(postgres_server.url(pooler.port), SETTINGS)
         until(lambda: storage.resilience_load(KEY, 5).is_current is None)
+        assert tried_again.wait(20)
     assert [record.message[:52] for record in caplog.records] == [
         "PostgreSQL storage: no notification arrives, as behi"
     ]
@@ -292,6 +304,16 @@ def test_what_this_process_took_away_may_have_been_born_again() -> None:
     assert not freshness.judge(None, begun)()
     assert freshness.judge(born, freshness.begin(tag))()
     freshness.doubt(b"of nobody")
+
+
+def test_to_be_told_twice_that_a_record_is_gone_is_no_news() -> None:
+    freshness = Freshness()
+    freshness.prove()
+    word = freshness.judge(None, freshness.begin(b"k"))
+    freshness.hear(b"k", None)
+    assert word()
+    freshness.hear(b"k", Version("a", 1))
+    assert not word()
 
 
 def test_what_comes_together_with_a_beat_is_heard_of_at_once(

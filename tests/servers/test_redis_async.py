@@ -63,6 +63,25 @@ def test_a_loop_that_was_closed_without_an_end_is_forgotten(storage: RedisStorag
     assert storage._loops._loops == {}
 
 
+def test_a_loop_that_another_begins_beside_keeps_its_connections(storage: RedisStorage) -> None:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(storage.resilience_aload(KEY, 5))
+    asyncio.run(storage.resilience_aload(KEY, 5))
+    assert storage._loops is not None
+    assert list(storage._loops._loops) == [loop]
+    loop.run_until_complete(storage.resilience_aload(KEY, 5))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    assert storage._loops._loops == {}
+
+
+def test_what_is_its_parents_is_let_go_of_without_a_listener_too(storage: RedisStorage) -> None:
+    storage.resilience_load(KEY, 5)
+    storage.after_fork()
+    assert storage._connections._idle == {}
+    assert storage.resilience_load(KEY, 5).payload is None
+
+
 def test_awaited_and_called_are_told_of_each_other(redis_server: RedisServer) -> None:
     storage = RedisStorage(redis_server.url)
 

@@ -104,6 +104,58 @@ def test_half_an_answer() -> None:
     storage.close()
 
 
+def test_an_answer_to_nothing_is_not_taken_for_the_next_one() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _ in range(2):
+            end, _ = listener.accept()
+            with end:
+                end.recv(1 << 16)
+                end.sendall(b"*2\r\n$1\r\n0\r\n*0\r\n" + b"*2\r\n$1\r\n0\r\n*1\r\n$12\r\nanother's {}\r\n")
+                assert end.recv(1) == b""  # it was hung up on, and nothing else was asked
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    storage = RedisStorage(f"redis://127.0.0.1:{listener.getsockname()[1]}", ALONE)
+    for _ in range(2):
+        assert storage.resilience_keys() == []
+    storage.close()
+    thread.join()
+    listener.close()
+
+
+def test_a_server_that_hangs_before_it_knows_who_asks(redis_server: RedisServer) -> None:
+    storage = RedisStorage(f"redis://:secret@127.0.0.1:{redis_server.port}", ALONE)
+    redis_server.stop()
+    try:
+        with pytest.raises(StorageUnavailable, match="did not answer in time") as caught:
+            storage.resilience_save(KEY, b"1", None, None, 0.05)
+    finally:
+        redis_server.go_on()
+    assert not caught.value.outcome_unknown  # the record was not sent yet
+    storage.close()
+
+
+def test_who_is_interrupted_leaves_no_answer_for_the_next(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from redis.connection import Connection
+
+    def interrupt(*arguments: Any, **options: Any) -> bool:
+        raise KeyboardInterrupt
+
+    storage = RedisStorage(redis_server.url, ALONE)
+    storage.resilience_save(KEY, b"1", None, None, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "read_response", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            storage.resilience_load(KEY, 1)
+    assert storage.resilience_load(Key("test", "another"), 1).payload is None
+    assert storage.resilience_load(KEY, 1).payload == b"1"
+    storage.close()
+
+
 def test_what_is_imported_first_takes_nothing_of_the_time(redis_server: RedisServer, redis_proxy: Proxy) -> None:
     redis_proxy.delay(0.02)
     program = f"""
@@ -170,6 +222,16 @@ def test_and_so_do_coroutines() -> None:
         return silent.asked
 
     assert asyncio.run(ask()) == ["a", "b"]
+
+
+def test_coroutines_ask_the_next_sentinel_while_there_is_time() -> None:
+    async def ask() -> list[str]:
+        silent, route = SilentLoop(), route_of(parse(URL))
+        with pytest.raises(Unreached):
+            await silent.drive(route.find(b""), 60)
+        return silent.asked
+
+    assert asyncio.run(ask()) == ["a", "b", "c"]
 
 
 def test_other_threads_go_through_the_servers_meanwhile() -> None:

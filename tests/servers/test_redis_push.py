@@ -237,6 +237,27 @@ def test_one_thread_from_the_first_load_on_and_none_after_the_end(redis_server: 
     wait_until(lambda: listeners(redis_server) == [], "the end of the connection", 2)
 
 
+def test_two_threads_that_load_first_at_once_start_one(storage: RedisStorage, redis_server: RedisServer) -> None:
+    listener, lock = storage._listener, threading.Lock()
+    assert listener is not None
+
+    class Late:
+        """Before this thread has the lock, another one has had it."""
+
+        def __enter__(self) -> None:
+            listener._starting = lock  # type: ignore[union-attr]
+            listener.start(5)  # type: ignore[union-attr]
+
+        def __exit__(self, *exception: object) -> None: ...
+
+    late: Any = Late()
+    listener._starting = late
+    assert is_current(storage.resilience_load(KEY, 1))
+    assert len(listeners(redis_server)) == 1
+    storage.close()
+    wait_until(lambda: listeners(redis_server) == [], "the end of the connection", 2)
+
+
 def test_a_storage_that_nobody_closes_leaves_no_thread(redis_server: RedisServer) -> None:
     storage = RedisStorage(redis_server.url)
     storage.resilience_load(KEY, 1)

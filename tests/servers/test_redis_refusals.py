@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import traceback
 from typing import TYPE_CHECKING
 
 import pytest
 
-from resilience import CircuitBreaker, Event, Key, Runtime, StorageCorrupt, StorageUnavailable, hookimpl
+from resilience import (
+    CircuitBreaker,
+    Event,
+    Key,
+    Runtime,
+    StorageConflict,
+    StorageCorrupt,
+    StorageUnavailable,
+    hookimpl,
+)
 from resilience_redis import RedisSettings, RedisStorage
 
 if TYPE_CHECKING:
@@ -95,6 +105,15 @@ def test_something_else_under_the_name_is_set_aside(
             assert admin.hget(aside, "reason") == b"because"
 
 
+def test_a_save_over_damage_is_a_conflict_that_brings_nothing(storage: RedisStorage, redis_server: RedisServer) -> None:
+    saved = storage.resilience_save(KEY, b"1", None, None, 1)
+    with redis_server.admin() as admin:
+        admin.hset(storage.names.of(KEY), "number", 99)
+    with pytest.raises(StorageConflict, match="a damaged record is stored") as caught:
+        storage.resilience_save(KEY, b"2", saved.version, None, 1)
+    assert caught.value.current is None  # who loads it is told what is wrong
+
+
 def test_who_comes_later_sets_nothing_healthy_aside(storage: RedisStorage, redis_server: RedisServer) -> None:
     other = RedisStorage(redis_server.url, RedisSettings(push=False))
     for damage in (b"SET", b"HSET"):
@@ -159,6 +178,22 @@ def test_a_wrong_password_and_none(redis_server: RedisServer) -> None:
             storage.close()
         finally:
             admin.config_set("requirepass", "")
+
+
+def test_a_server_that_wants_a_password_for_a_moment(storage: RedisStorage, redis_server: RedisServer) -> None:
+    """Its refusal is an answer after which the driver hangs up: the next request opens another connection."""
+    with redis_server.admin() as admin:
+        admin.config_set("requirepass", SECRET)
+        try:
+            for _ in range(2):
+                with pytest.raises(StorageUnavailable, match="RESILIENCE_REDIS__PASSWORD"):
+                    storage.resilience_load(KEY, 1)
+                with pytest.raises(StorageUnavailable, match="RESILIENCE_REDIS__PASSWORD"):
+                    asyncio.run(storage.resilience_aload(KEY, 1))
+        finally:
+            admin.config_set("requirepass", "")
+    assert storage.resilience_load(KEY, 1).payload is None
+    assert asyncio.run(storage.resilience_aload(KEY, 1)).payload is None
 
 
 def test_a_database_that_there_is_not(redis_server: RedisServer) -> None:

@@ -339,6 +339,14 @@ def test_a_cluster_is_learnt_from_what_it_says() -> None:
     assert driver.asked == [("b:2", "EVALSHA"), ("b:7", "ASKING"), ("b:7", "ASKING")]
 
 
+def test_a_node_that_was_named_only_in_passing_and_is_down() -> None:
+    pytest.importorskip("redis")
+    route = _route.route_of(Place("cluster", (A, B)))
+    driver = Refusing(refused("ASK", "1 c:3"), _errors.Unreached(C, "down", sent=False), "well")
+    assert driver.drive(_route.run(route, SCRIPT, (b"k",), ())) == "well"
+    assert [where for where, _ in driver.asked] == ["a:1", "c:3", "a:1"]
+
+
 def test_who_is_sent_around_gives_up() -> None:
     pytest.importorskip("redis")
     route = _route.route_of(Place("cluster", (A,)))
@@ -357,6 +365,13 @@ def test_a_replica_makes_the_sentinels_be_asked_again() -> None:
     assert route.lose(b"k", Address("d", 4))
     with pytest.raises(_errors.Unreached):
         Refusing(*unreached).drive(_route.run(route, SCRIPT, (b"k",), ()))
+
+
+def test_who_is_late_to_miss_the_master_does_not_lose_its_successor() -> None:
+    route = _route.route_of(Place("sentinel", (A,), master="m"))
+    assert Refusing([b"d", b"4"]).drive(route.find(b"k")) == Address("d", 4)
+    assert route.lose(b"k", C)  # which another thread has missed before
+    assert Refusing().drive(route.find(b"k")) == Address("d", 4)
 
 
 def test_listing_asks_everybody_and_tells_of_who_does_not_answer() -> None:
