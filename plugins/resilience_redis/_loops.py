@@ -77,7 +77,8 @@ class LoopConnections:
 
     async def drive(self, requests: Requests[T], timeout: float) -> T:
         """Serve the requests of a generator, all of them within `timeout` seconds."""
-        import redis.asyncio.connection  # noqa: F401 - which takes its time, before that of the server begins
+        # Which takes its time, before that of the server begins.
+        import redis.asyncio.connection  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
         deadline = clock.monotonic() + timeout
         try:

@@ -75,11 +75,17 @@ def test_a_loop_that_another_begins_beside_keeps_its_connections(storage: RedisS
     assert storage._loops._loops == {}
 
 
-def test_what_is_its_parents_is_let_go_of_without_a_listener_too(storage: RedisStorage) -> None:
+def test_a_child_uses_nothing_that_is_its_parents_without_a_listener_too(storage: RedisStorage) -> None:
+    loop = asyncio.new_event_loop()
     storage.resilience_load(KEY, 5)
+    loop.run_until_complete(storage.resilience_aload(KEY, 5))
+    assert storage._loops is not None
     storage.after_fork()
-    assert storage._connections._idle == {}
+    assert (storage._connections._idle, storage._loops._loops) == ({}, {})
     assert storage.resilience_load(KEY, 5).payload is None
+    assert asyncio.run(storage.resilience_aload(KEY, 5)).payload is None
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
 
 
 def test_awaited_and_called_are_told_of_each_other(redis_server: RedisServer) -> None:
