@@ -28,13 +28,14 @@ def run_check(check: Check, subject: Subject) -> Result:
     said = len(subject.notes)
 
     def result(outcome: Any, **found: str) -> Result:
+        if outcome == "failed":
+            abandon_shared()  # they may still be at work for it, and the next check must not meet them there
         notes = tuple(subject.notes[said:])
         return Result(check.name, check.title, check.group, outcome, clock.monotonic() - begun, notes=notes, **found)
 
     working = Background(check, subject)
     try:
         if not working.is_done(check.limit):
-            abandon_shared()  # its thread goes on with them, and the next check must not
             raise Violation(
                 f"it did not end in {check.limit:g} s",
                 "a call that protects something must never hang: the thread that made it is lost",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import sqlite3
 import threading
+import time
 import uuid
 from contextlib import contextmanager, nullcontext
 from hashlib import sha256
@@ -162,7 +164,7 @@ class Opened:
     def __init__(self, path: str) -> None:
         self.pid = os.getpid()
         # Whichever thread collects the garbage may close it.
-        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         self.connection.execute(
             "CREATE TABLE IF NOT EXISTS records (kind TEXT, name TEXT, payload BLOB, incarnation TEXT,"
             " number INTEGER, PRIMARY KEY (kind, name))"
@@ -183,44 +185,46 @@ class CasStorage:
         self.path = url.partition(":")[2]
         self._local = threading.local()
 
-    @contextmanager
-    def cursor(self, key: Key | None, timeout: float) -> Generator[sqlite3.Cursor]:
-        try:
-            opened: Opened | None = getattr(self._local, "opened", None)
-            if opened is None or opened.pid != os.getpid():
-                opened = self._local.opened = Opened(self.path)
-            opened.connection.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
-            yield opened.connection.cursor()
-        except sqlite3.Error as error:
-            raise StorageUnavailable(f"{self.path}: {error}", key=key) from error
+    def execute(self, key: Key | None, timeout: float, statement: str, *values: object) -> sqlite3.Cursor:
+        """Execute a statement, and again as long as others are at it.
+
+        SQLite's own waiting soon looks every 100 ms only, and who has just committed comes first in between: on a busy
+        machine somebody waits for seconds.
+        """
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                opened: Opened | None = getattr(self._local, "opened", None)
+                if opened is None or opened.pid != os.getpid():
+                    opened = self._local.opened = Opened(self.path)
+                return opened.connection.execute(statement, values)
+            except sqlite3.Error as error:
+                if "locked" not in str(error) or time.monotonic() >= end:
+                    raise StorageUnavailable(f"{self.path}: {error}", key=key) from error
+            time.sleep(random.uniform(0, 0.002))
 
     @hookimpl
     def resilience_load(self, key: Key, timeout: float) -> Snapshot:
-        with self.cursor(key, timeout) as cursor:
-            row = cursor.execute(
-                "SELECT payload, incarnation, number FROM records WHERE kind = ? AND name = ?", tuple(key)
-            ).fetchone()
+        select = "SELECT payload, incarnation, number FROM records WHERE kind = ? AND name = ?"
+        row = self.execute(key, timeout, select, *key).fetchone()
         return Snapshot(None, None) if row is None else Snapshot(bytes(row[0]), Version(row[1], row[2]))
 
     @hookimpl
     def resilience_save(
         self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
     ) -> Snapshot:
-        with self.cursor(key, timeout) as cursor:
-            if expected is None:
-                version = Version(uuid.uuid4().hex, 1)
-                cursor.execute(
-                    "INSERT INTO records VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", (*key, payload, *version)
-                )
-            else:
-                version = Version(expected.incarnation, expected.number + 1)
-                cursor.execute(
-                    "UPDATE records SET payload = ?, number = ?"
-                    " WHERE kind = ? AND name = ? AND incarnation = ? AND number = ?",
-                    (payload, version.number, *key, *expected),
-                )
-            done = cursor.rowcount
-        if not done:
+        if expected is None:
+            version = Version(uuid.uuid4().hex, 1)
+            insert = "INSERT INTO records VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+            cursor = self.execute(key, timeout, insert, *key, payload, *version)
+        else:
+            version = Version(expected.incarnation, expected.number + 1)
+            update = (
+                "UPDATE records SET payload = ?, number = ?"
+                " WHERE kind = ? AND name = ? AND incarnation = ? AND number = ?"
+            )
+            cursor = self.execute(key, timeout, update, payload, version.number, *key, *expected)
+        if not cursor.rowcount:
             raise StorageConflict(f"{key}: {expected} is not what is stored", key=key)
         return Snapshot(payload, version)
 
@@ -230,19 +234,14 @@ class CasStorage:
 
     @hookimpl
     def resilience_keys(self) -> list[Key]:
-        with self.cursor(None, 1) as cursor:
-            return [Key(*row) for row in cursor.execute("SELECT kind, name FROM records").fetchall()]
+        return [Key(*row) for row in self.execute(None, 1, "SELECT kind, name FROM records").fetchall()]
 
     @hookimpl
     def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
-        with self.cursor(key, timeout) as cursor:
-            if expected is None:
-                cursor.execute("DELETE FROM records WHERE kind = ? AND name = ?", tuple(key))
-                return cursor.rowcount > 0
-            cursor.execute(
-                "DELETE FROM records WHERE kind = ? AND name = ? AND incarnation = ? AND number = ?", (*key, *expected)
-            )
-            done = cursor.rowcount > 0
+        delete = "DELETE FROM records WHERE kind = ? AND name = ?"
+        if expected is None:
+            return self.execute(key, timeout, delete, *key).rowcount > 0
+        done = self.execute(key, timeout, f"{delete} AND incarnation = ? AND number = ?", *key, *expected).rowcount > 0
         if not done and self.resilience_load(key, timeout).version is not None:
             raise StorageConflict(f"{key}: {expected} is not what is stored", key=key)
         return done

@@ -37,7 +37,7 @@ def test_it_passes_the_kit(tmp_path: Path, storage: Any) -> None:
     assert report["damaged"].outcome == report["is_current"].outcome == "passed"
     if storage is FileStorage:
         passed = {result.name for result in report.results if result.outcome == "passed"}
-        assert {check.name for check in all_checks()} - passed == {"awaitable", "counts_tasks", "unreachable"}
+        assert {check.name for check in all_checks()} - passed == {"awaitable", "counts_tasks", "time", "unreachable"}
 
 
 def test_some_of_it_on_every_interpreter(tmp_path: Path) -> None:
