@@ -573,3 +573,20 @@ def test_a_span_that_ends_while_what_is_owed_is_committed_lets_a_probe_in(storag
     status = breaker.status()
     assert (status.state, status.permits_in_use, status.rejected_count) == ("half_open", 1, 1)
     permit.release()
+
+
+def test_what_is_owed_stays_so_while_the_lock_is_out_of_reach_after_an_outage(
+    storage: Faulty, clock: ManualClock
+) -> None:
+    breaker = make()
+    storage.always = {"lock": LATE}
+    fail(breaker)
+    everything_fails(storage)
+    clock.advance(1.1)
+    fail(breaker)
+    storage.always = {"lock": LATE}
+    clock.advance(1.1)
+    assert breaker.status().degraded
+    storage.always = {}
+    clock.advance(1.1)
+    assert breaker.status().failure_count >= 1

@@ -566,3 +566,24 @@ class TestDurations:
 
         asyncio.run(throw())
         assert self.slow(breaker) == (1, 0)
+
+
+@pytest.mark.parametrize(("seconds", "slow"), [(0.6, 1), (7.0, 0)])
+def test_a_coroutine_that_was_slow_or_outlived_its_bucket_is_counted_as_what_it_was(
+    seconds: float, slow: int, clock: ManualClock
+) -> None:
+    settings: dict[str, Any] = {"slow_call_rate_threshold": 1.0, "slow_call_duration": 0.5} if slow else {}
+    with Runtime(storage="memory:", clock=clock):
+        breaker = CircuitBreaker("payments", window="time", gather=5, minimum_calls=100, **settings)
+
+        @breaker
+        async def call(lasting: float) -> None:
+            clock.advance(lasting)
+
+        async def work() -> None:
+            for lasting in (0.0, 0.0, seconds):
+                await call(lasting)
+
+        asyncio.run(work())
+        status = breaker.status()
+        assert (status.success_count, status.slow_count, status.failure_count) == (3, slow, 0)

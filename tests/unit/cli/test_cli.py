@@ -468,6 +468,22 @@ def test_a_damaged_record_is_told_and_set_aside(run: Run, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_a_process_without_a_stream_ends_all_the_same(name: str) -> None:
+def test_a_process_without_a_stream_ends_all_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = f"import sys; sys.{name} = None; from resilience.cli import main; sys.argv[1:] = ['--version']; main()"
     assert subprocess.run([sys.executable, "-c", gone], check=False).returncode == 0
+    monkeypatch.setattr(sys, name, None)
+    cli._let_go()  # the same, where it can be measured
+
+
+def test_what_a_full_disk_does_not_take_is_dropped_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as stream:
+
+        def full() -> None:
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(stream, "flush", full, raising=False)
+        monkeypatch.setattr(sys, "stdout", stream)
+        cli._let_go()
+        monkeypatch.undo()
+        stream.write("lost")
+    assert not (tmp_path / "out").read_text()
