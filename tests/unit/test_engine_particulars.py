@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from storages import giving
 
 from resilience import (
     CircuitBreaker,
@@ -277,7 +278,7 @@ class TestOutage:
         assert rejection.value.name == "payments"
 
     def test_what_breaks_its_contract_is_kept_as_the_cause(self, storage: Faulty) -> None:
-        storage.always = {"load": lambda _well, *_arguments: None}
+        storage.always = {"load": giving(None)}
         with pytest.raises(StorageUnavailable) as raised:
             make(on_store_error="raise").call(pytest.fail)
         outage = raised.value.__cause__

@@ -57,10 +57,9 @@ def test_what_ends_while_others_are_gone_over_is_passed_over() -> None:
 
     things = [Thing(), Thing()]
     alive = Alive()
-    for number, thing in enumerate(things):
-        alive.put(thing, number)
-    del thing
-    seen = []
+    alive.put(things[0], 0)
+    alive.put(things[1], 1)
+    seen: list[object] = []
     for _, number in alive:
         seen.append(number)
         things.clear()

@@ -746,7 +746,8 @@ def test_a_policy_that_no_plan_knows_finds_its_settings_itself(run: Run) -> None
     kept_plan = plan.find(os.environ)
     assert kept_plan is not None
     with Runtime(plan=kept_plan) as runtime:
-        policy: Any = runtime.policies(OtherPlacePolicy)("a", {"failure_threshold": 7})
+        other: Any = OtherPlacePolicy
+        policy: Any = runtime.policies(other)("a", {"failure_threshold": 7})
         assert policy.config.failure_threshold == 7
 
 
