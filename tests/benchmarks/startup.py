@@ -43,6 +43,8 @@ def _commands(python: str, folder: Path) -> dict[str, tuple[list[str], dict[str,
         "check, uv script, third-party storage": (scripts["uv"], {"RESILIENCE_STORAGE": f"sqlite://{folder}/state.db"}),
         "check, uv script, no plan": (scripts["uv"], ours | {"RESILIENCE_PLAN": "0"}),
     }
+    for name in checks:
+        (folder / "caches" / name).mkdir(parents=True)  # where there is no cache folder at all, nothing is kept
     return {
         "python -c pass": ([python, "-c", "pass"], {}),
         "import resilience": ([python, "-c", "import resilience"], {}),
