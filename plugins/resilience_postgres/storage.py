@@ -258,7 +258,7 @@ class PostgresStorage:
     # -- lock ----------------------------------------------------------------------------------------------------------
 
     @hookimpl
-    def resilience_lock(self, key: Key, timeout: float) -> AbstractContextManager[None]:  # noqa: ARG002
+    def resilience_lock(self, key: Key, timeout: float) -> AbstractContextManager[None]:  # noqa: ARG002 - the hook's
         """See `resilience.hookspecs`.  `save` compares and writes in one step, so nothing is locked."""
         return nullcontext()
 

@@ -133,7 +133,7 @@ class Connections:
                 else:
                     address, commands = requests.send(replies)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            return stop.value  # type: ignore[no-any-return]  # untyped in typeshed
         finally:
             self._turns.release()
 
@@ -256,7 +256,7 @@ def exchange(connection: Connection, address: Address, commands: Sequence[Comman
         while len(replies) < len(commands) and not has_parted(replies):
             if not connection.can_read(left(deadline)):
                 raise TimeoutError("it did not answer in time")
-            connection._sock.settimeout(max(left(deadline), _REST))  # noqa: SLF001
+            connection._sock.settimeout(max(left(deadline), _REST))  # noqa: SLF001 - likewise
             try:
                 replies.append(connection.read_response())
             except RedisError as error:

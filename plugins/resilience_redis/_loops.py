@@ -99,7 +99,7 @@ class LoopConnections:
                 else:
                     address, commands = requests.send(replies)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            return stop.value  # type: ignore[no-any-return]  # untyped in typeshed
         finally:
             self._turns.release()
 
@@ -140,7 +140,7 @@ class LoopConnections:
         except BaseException:
             await _drop(connection)
             raise
-        return connection  # type: ignore[no-any-return]
+        return connection  # type: ignore[no-any-return]  # the driver's
 
     async def _kept(self, address: Address) -> AbstractConnection | None:
         """Return a connection that nobody uses, and that the server has not closed meanwhile."""
