@@ -752,24 +752,26 @@ async def _in_thread(work: Callable[[], T], abandon: Callable[[T], None] | None)
     handing_over = allocate_lock()
     abandoned = False
     answers: list[T] = []
+    failures: list[BaseException] = []
 
-    def errand() -> BaseException | None:
+    def errand() -> None:
         try:
             answer = work()
         except BaseException as error:  # noqa: BLE001 - raised again where it is awaited, if it is
-            return error
+            # Not returned: its traceback keeps the frames up to the worker's, which keeps what this returns.
+            failures.append(error)
+            return
         with handing_over:
             answers.append(answer)
             if not abandoned:
-                return None
+                return
         if abandon is not None:
             abandon(answer)
-        return None
 
     loop = asyncio.get_running_loop()
     begun = loop.run_in_executor(_workers(), copy_context().run, errand)
     try:
-        error = await asyncio.shield(begun)
+        await asyncio.shield(begun)
     except asyncio.CancelledError:
         with handing_over:
             abandoned = True
@@ -777,8 +779,8 @@ async def _in_thread(work: Callable[[], T], abandon: Callable[[T], None] | None)
         if answered and abandon is not None:  # at the same instant
             loop.run_in_executor(_workers(), abandon, answers[0])
         raise
-    if error is not None:
-        raise error
+    if failures:
+        raise failures.pop()
     return answers[0]
 
 
@@ -797,6 +799,8 @@ async def _shielded(awaitable: Awaitable[T], abandon: Callable[[T], Awaitable[No
         _leftovers.add(leftover)  # the loop itself keeps no strong reference
         leftover.add_done_callback(_leftovers.discard)
         raise
+    finally:
+        del task  # it keeps its error, and that this frame: both would wait for the garbage collector
 
 
 async def _left(task: asyncio.Future[T], abandon: Callable[[T], Awaitable[None]] | None) -> None:

@@ -213,10 +213,14 @@ class Guard:
         """Call a function under protection and return what it returns.
 
         :raises PolicyRejected: the policy lets no call in now; the function was not called.
-        :raises TypeError: it is a coroutine function, which ends before its work has begun: use `acall`.
+        :raises TypeError: it is a coroutine function, for which there is `acall`, or a generator function: each ends
+            before its work has begun.
         """
-        if getattr(getattr(function, "__code__", None), "co_flags", 0) & _CO_COROUTINE:
+        flags = _flags(function)
+        if flags & _CO_COROUTINE:
             raise TypeError(f"{self!r}: {function!r:.80} is a coroutine function; await acall(…), or decorate it")
+        if flags & _CO_ANY_GENERATOR:
+            raise TypeError(f"{self!r}: {function!r:.80} is a generator function, which runs step by step; decorate it")
         return _sync_shell(self, function)(*args, **kwargs)
 
     async def acall(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -229,7 +233,8 @@ class Guard:
     def __call__(self, function: F) -> F:
         """Decorate a function, coroutine function, generator function or async generator function.
 
-        A generator is admitted at its first step and judged when it ends or fails; closed early it is neutral.
+        A generator is admitted at its first step and judged when it ends or fails; closed early it is neutral.  Nothing
+        is judged of a function of another kind that returns a coroutine, of which a `RuntimeWarning` tells.
         """
         if isinstance(function, (staticmethod, classmethod)):
             return _method(self, function)  # type: ignore[no-any-return]
@@ -241,9 +246,9 @@ class Guard:
         target: Any = function
         while isinstance(target, functools.partial):
             target = target.func
-        if not inspect.isroutine(target):
+        if not inspect.isroutine(target) and not inspect.iscoroutinefunction(target):  # what a mock says of itself
             target = target.__call__
-        if inspect.iscoroutinefunction(target):
+        if inspect.iscoroutinefunction(target) or _flags(target) & _CO_ITERABLE_COROUTINE:
             shell: Callable[..., Any] = _async_shell(self, function)
         elif inspect.isasyncgenfunction(target):
             shell = _async_generator_shell(self, function)
@@ -335,8 +340,34 @@ _UNBOUND = Cell.unbound()
 """The cell of every guard that was not used yet: nothing holds, so the slow road binds."""
 
 
+# What `inspect` offers under these names, without what it imports.
 _CO_COROUTINE = 0x80
-"""`inspect.CO_COROUTINE`, without what `inspect` imports."""
+_CO_ITERABLE_COROUTINE = 0x100
+_CO_ANY_GENERATOR = 0x20 | 0x200
+
+
+def _flags(function: object) -> int:
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return flags if isinstance(flags, int) else 0  # a mock has any attribute
+
+
+def _is_begun(guard: Guard, function: object, permit: Memo | Permit, result: object) -> bool:
+    """Whether a call has done what it was meant to do; else it returned the coroutine of it, and a warning says so.
+
+    Only asked where an outcome must be looked at, as that of the first call always is: to ask each time costs too much.
+    """
+    if not hasattr(type(result), "cr_await"):
+        return True
+    from warnings import warn
+
+    permit.report(NEUTRAL, None, None)
+    warn(
+        f"{guard!r}: {function!r:.80} returned a coroutine, of which nothing is judged; decorate the coroutine "
+        "function itself, or await acall(…)",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return False
 
 
 def _begin(permit: Memo | Permit) -> float | None:
@@ -415,7 +446,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
         ):
             gathered.append(permit.alike)  # type: ignore[arg-type]  # `gathered` comes with it
             return result
-        judged = _returned(permit, result, begun)
+        judged = _returned(permit, result, begun) if _is_begun(guard, function, permit, result) else None
         if judged is not None:
             permit.report(*judged)
         return result
@@ -531,6 +562,7 @@ def _async_generator_shell(
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
         permit = await guard._aadmit()  # noqa: SLF001 - this module's own
         watch = _Watch(permit)
+        at_rest = False
         try:
             generator = function(*args, **kwargs)
             with watch:
@@ -541,6 +573,7 @@ def _async_generator_shell(
                 except GeneratorExit:
                     with watch:
                         await generator.aclose()
+                    at_rest = True
                     raise
                 except BaseException as error:  # noqa: BLE001 - thrown in by the consumer: the generator's to handle
                     with watch:
@@ -551,7 +584,11 @@ def _async_generator_shell(
         except StopAsyncIteration:
             pass
         except BaseException as error:
-            await permit.areport(*_judged_error(permit, error, watch.spent))
+            judged = _judged_error(permit, error, watch.spent)
+            if isinstance(error, GeneratorExit) and not at_rest:
+                permit.report(*judged)  # whoever awaits this was closed: nothing may be awaited any more
+            else:
+                await permit.areport(*judged)
             raise
         if not permit.takes_success(watch.spent):
             await permit.areport(SUCCESS, None, watch.spent)

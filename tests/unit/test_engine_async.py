@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import threading
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from resilience import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from storages import Faulty, Recorder
@@ -200,6 +202,28 @@ class TestFaults:
         assert told.names == ["degraded", "recovered"]
 
     @pytest.mark.parametrize("scheme", ["faulty", "threaded", "awaited"])
+    def test_a_rejection_leaves_nothing_to_the_garbage_collector(self, runtime: Runtime, clock: ManualClock) -> None:
+        breaker = make()
+        breaker.force_open()
+
+        async def rejected() -> int:
+            clock.advance(2)  # so that the answer is not remembered
+            with contextlib.suppress(CircuitOpenError):
+                await breaker.acall(well)
+            await asyncio.sleep(0)  # a task of the storage's ends
+            gc.collect()
+            gc.disable()
+            try:
+                clock.advance(2)
+                with contextlib.suppress(CircuitOpenError):
+                    await breaker.acall(well)
+                await asyncio.sleep(0)
+                return gc.collect()
+            finally:
+                gc.enable()
+
+        assert asyncio.run(rejected()) == 0
+
     def test_recording_raises_nothing(self, runtime: Runtime) -> None:
         breaker = make(failure_threshold=2)
 
@@ -349,6 +373,33 @@ class TestCancellation:
         asyncio.run(main())
         status = probing.status()
         assert (status.state, status.half_open_successes) == (CircuitState.HALF_OPEN, 0)
+
+    def test_a_generator_that_is_closed_while_it_awaits(self, runtime: Runtime, probing: CircuitBreaker) -> None:
+        storage = runtime.opened.storage
+
+        @probing
+        async def pages() -> AsyncIterator[int]:
+            await asyncio.get_running_loop().create_future()
+            yield 1
+
+        async def read() -> None:
+            async for _ in pages():
+                pass
+
+        async def main() -> None:
+            reading = read()
+            while not permits(storage):
+                waited_for = reading.send(None)
+                if waited_for is not None:  # as a task does
+                    waited_for._asyncio_future_blocking = False
+                    await asyncio.wait([waited_for], timeout=0.05)
+                else:
+                    await asyncio.sleep(0)
+            reading.send(None)
+            reading.close()
+
+        asyncio.run(main())
+        assert permits(storage) == {}
 
     @pytest.mark.parametrize("hook", ["save"])
     def test_during_the_report_the_commit_is_finished(self, runtime: Runtime, hook: str) -> None:

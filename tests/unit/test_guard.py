@@ -9,14 +9,16 @@ import functools
 import inspect
 import pickle
 import threading
+import types
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, ConfigurationError, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
 
     from resilience.testing import ManualClock
 
@@ -161,6 +163,47 @@ class TestFunctions:
             with pytest.raises(KeyError):
                 asyncio.run(guarded())
         assert breaker.status().state is CircuitState.OPEN
+
+    def test_what_says_that_it_is_a_coroutine_function(self, breaker: CircuitBreaker) -> None:
+        @types.coroutine
+        def by_steps() -> Generator[None, None, None]:
+            yield
+            raise KeyError
+
+        for function in (AsyncMock(side_effect=KeyError), by_steps):
+            guarded: Any = breaker(function)
+            assert inspect.iscoroutinefunction(guarded)
+            with pytest.raises(KeyError):
+                asyncio.run(guarded())
+        assert breaker.status().state is CircuitState.OPEN
+
+    def test_a_coroutine_that_is_returned_is_told_of_and_not_judged(
+        self, breaker: CircuitBreaker, clock: ManualClock
+    ) -> None:
+        async def fetch() -> None:
+            raise KeyError
+
+        def through_another() -> Coroutine[None, None, None]:
+            return fetch()
+
+        half_open(breaker, clock)
+        for function in (breaker(through_another), lambda: breaker.call(functools.partial(fetch))):
+            with pytest.warns(RuntimeWarning, match="returned a coroutine, of which nothing is judged"):
+                coroutine = function()
+            coroutine.close()
+        status = breaker.status()
+        assert (status.state, status.permits_in_use) == (CircuitState.HALF_OPEN, 0)
+
+    def test_a_generator_function_is_not_called_as_a_function(self, breaker: CircuitBreaker) -> None:
+        def count() -> Iterator[int]:
+            yield 1
+
+        async def acount() -> AsyncIterator[int]:
+            yield 1
+
+        for function in (count, acount):
+            with pytest.raises(TypeError, match="generator function, which runs step by step; decorate it"):
+                _ = breaker.call(function)
 
     @pytest.mark.parametrize("thing", [int, None, 7, CircuitBreaker])
     def test_what_is_no_function(self, breaker: CircuitBreaker, thing: Any) -> None:
