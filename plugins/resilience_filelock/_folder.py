@@ -110,13 +110,16 @@ def _drop_if_dead(path: str, now: float) -> None:
     try:
         if not _is_dead(descriptor, now) or not native.lock(descriptor, blocking=False):
             return
-        # Looked at again: it may have been committed to, or replaced, until the lock was there.
-        if _is_dead(descriptor, now) and os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-            (word,) = HEAD.unpack(pread(descriptor, HEAD.size, HEAD_OFFSET))
-            pwrite(descriptor, HEAD.pack(word | RETIRED), HEAD_OFFSET)
-            os.unlink(path)
+        try:
+            # Looked at again: it may have been committed to, or replaced, until the lock was there.
+            if _is_dead(descriptor, now) and os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                (word,) = HEAD.unpack(pread(descriptor, HEAD.size, HEAD_OFFSET))
+                pwrite(descriptor, HEAD.pack(word | RETIRED), HEAD_OFFSET)
+                os.unlink(path)
+        finally:
+            native.unlock(descriptor)  # closing alone would leave it to a child that was forked meanwhile
     finally:
-        os.close(descriptor)  # and with it the lock
+        os.close(descriptor)
 
 
 def _is_dead(descriptor: int, now: float) -> bool:

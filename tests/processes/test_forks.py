@@ -13,9 +13,11 @@ import pytest
 from processes.support import PATIENCE, breaker, wait_until
 
 from resilience import CircuitBreaker, CircuitState, Runtime
+from resilience_filelock import _folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -183,6 +185,35 @@ class TestLocks:
         thread.join(PATIENCE)
         assert ended(pid) == 0
         assert guarded.status().failure_count == 2
+
+    def test_a_child_keeps_no_lock_of_a_sweep(self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file is locked to be swept, is found alive after all, and a thread forks in between."""
+        guarded = self.impatient(url)
+        guarded.record_failure()
+        (file,) = tmp_path.rglob("*.state")
+        looks: list[int] = []
+        waiting, goes_on = os.pipe()
+        children: list[int] = []
+
+        def live_on() -> None:
+            os.close(goes_on)
+            os.read(waiting, 1)
+
+        def is_dead(descriptor: int, now: float) -> bool:
+            looks.append(descriptor)
+            if len(looks) == 2:
+                children.append(child(live_on))
+            return len(looks) == 1
+
+        monkeypatch.setattr(_folder, "_is_dead", is_dead)
+        _folder.sweep(str(file.parent), 1)
+        try:
+            guarded.record_failure()
+            assert guarded.status().failure_count == 2
+        finally:
+            os.close(goes_on)
+            os.close(waiting)
+        assert [ended(pid) for pid in children] == [0]
 
     def test_forks_while_threads_are_at_work(self, url: str) -> None:
         guarded = breaker(url, failure_threshold=NEVER)
