@@ -166,8 +166,9 @@ def repeated(road: Callable[[], None], times: int) -> Callable[[], None]:
 
 @pytest.mark.parametrize("road", ["closed", "closed async", "gathered", "gathered, slow calls"])
 def test_no_allocation_outlives_a_call(road: str, still: Runtime) -> None:
-    # Less than a byte a call: one float that takes another's place may not have been counted when it was made.
-    assert grown(repeated(roads(still)[road], 2 * GATHERED)) < 2 * GATHERED
+    # Less than a byte a call: a few floats that take others' places may not have been counted when they were made.
+    calls = 4 * GATHERED
+    assert grown(repeated(roads(still)[road], calls)) < calls
 
 
 def test_of_a_rejection_one_pointer_stays_until_it_is_told(still: Runtime) -> None:
