@@ -101,5 +101,6 @@ class StorageUnavailable(StorageError):
 
     @classmethod
     def from_os_error(cls, error: OSError, doing: str, key: Key | None = None) -> Self:
-        """Translate an operating system's error met while `doing` something."""
-        return cls(f"{doing}: {error.strerror or error}", key=key)
+        """Translate an operating system's error met while `doing` something; it names the file, if `doing` does not."""
+        file = "" if error.filename is None or str(error.filename) in doing else f": {error.filename!r}"
+        return cls(f"{doing}: {error.strerror or error}{file}", key=key)

@@ -86,6 +86,9 @@ def test_errors_pickle_whole() -> None:
     conflict = pickle.loads(pickle.dumps(StorageConflict("late", current=Snapshot(b"", None))))
     assert (str(conflict), conflict.current) == ("late", None)
     translated = StorageUnavailable.from_os_error(OSError(28, "No space left"), "cannot write", KEY)
+    of_a_file = OSError(28, "No space left", "/state/x")
+    assert str(StorageUnavailable.from_os_error(of_a_file, "writing")) == "writing: No space left: '/state/x'"
+    assert str(StorageUnavailable.from_os_error(of_a_file, "writing /state/x")) == "writing /state/x: No space left"
     assert str(translated) == "cannot write: No space left"
     assert isinstance(translated, ResilienceError)
 
