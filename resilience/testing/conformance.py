@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from resilience.testing.checks import Check, all_checks
-from resilience.testing.runner import run_check
+from resilience.testing.runner import run_unless_broken
 from resilience.testing.subject import Subject
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ class StorageConformance:
 
     kit: ClassVar[str] = "1"
     quick: ClassVar[bool] = False
+    _failed: ClassVar[set[str]]
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        """Remember the checks that failed, of each class by itself."""
+        super().__init_subclass__(**given)
+        cls._failed = set()
 
     @pytest.fixture
     def storage_factory(self) -> Factory | str:
@@ -69,7 +75,7 @@ class StorageConformance:
             )
 
     def test_storage(self, resilience_check: Check, storage_factory: Factory | str) -> None:
-        """Run one check."""
+        """Run one check; skipped where one that it stands on has failed."""
         damages = type(self).damage is not StorageConformance.damage
         with Subject(
             storage_factory,
@@ -77,7 +83,7 @@ class StorageConformance:
             unreachable=self.unreachable(),
             quick=self.quick,
         ) as subject:
-            result = run_check(resilience_check, subject)
+            result = run_unless_broken(resilience_check, subject, self._failed)
         if result.outcome == "failed":
             pytest.fail(str(result), pytrace=False)
         if result.outcome == "skipped":

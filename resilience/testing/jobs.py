@@ -270,7 +270,10 @@ def write_until_killed(handle: Handle, key: Key, who: str, path: str, seed: int)
 
 
 def fork_beside(handle: Handle, factory: Factory, key: Key, held: str, free: str) -> str:
-    """Hold the lock, fork a child that opens the storage anew, uses it and ends; hold on until `free` is there."""
+    """Hold the lock, fork a child that opens the storage anew, uses it and ends; hold on until `free` is there.
+
+    A second child lives on for so long that it sees the lock freed, which must be free then for everybody.
+    """
     with handle.lock(key, LOCK_WAIT):
         child = os.fork()
         if child == 0:
@@ -287,7 +290,15 @@ def fork_beside(handle: Handle, factory: Factory, key: Key, held: str, free: str
             clock.sleep(0.001)
         version = handle.load(key).version
         handle.save(key, b"{}", version)
-    return "well"
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            _live_on(reading, writing)
+    is_free = try_lock(handle, key, 0.0)
+    os.close(writing)
+    os.close(reading)
+    os.waitpid(child, 0)
+    return "well" if is_free else "the parent freed the lock, and a child that it had forked meanwhile kept it"
 
 
 GOT_IT, NOT_GOT, BROKEN = 10, 11, 12
@@ -305,6 +316,15 @@ def _in_the_child(factory: Factory, key: Key, inherited: Handle) -> None:  # pra
         gc.collect()
     finally:
         os._exit(status)
+
+
+def _live_on(reading: int, writing: int) -> None:  # pragma: no cover - it ends by `_exit`
+    """As a child, do nothing until the parent says so, or dies."""
+    try:
+        os.close(writing)
+        os.read(reading, 1)
+    finally:
+        os._exit(0)
 
 
 def touch(path: str) -> None:

@@ -9,7 +9,7 @@ from resilience.testing import KIT_VERSION
 from resilience.testing.checks import all_checks
 from resilience.testing.report import Report, Result
 from resilience.testing.subject import Background, Subject
-from resilience.testing.violations import Skipped, Violation
+from resilience.testing.violations import Skipped, Violation, out_of_place
 from resilience.testing.workers import abandon_shared
 
 TYPE_CHECKING = False
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 def run_check(check: Check, subject: Subject) -> Result:
     """Run one check, for its limit of seconds at most; whatever happens is in the result."""
     begun = clock.monotonic()
-    said = len(subject.notes)
+    noted = len(subject.notes)
 
     def result(outcome: Any, **found: str) -> Result:
         if outcome == "failed":
             abandon_shared()  # they may still be at work for it, and the next check must not meet them there
-        notes = tuple(subject.notes[said:])
+        notes = tuple(subject.notes[noted:])
         return Result(check.name, check.title, check.group, outcome, clock.monotonic() - begun, notes=notes, **found)
 
     working = Background(check, subject)
@@ -47,12 +47,8 @@ def run_check(check: Check, subject: Subject) -> Result:
     except Violation as violation:
         return result("failed", what=violation.what, why=violation.why, fix=violation.fix)
     except ResilienceError as error:
-        return result(
-            "failed",
-            what=f"a hook raised {type(error).__name__} where nothing was wrong: {error}",
-            why="the engine takes it as it is said: a conflict is tried again, an outage is told",
-            fix="raise it only for what its name says; a lock that nobody holds is had at once",
-        )
+        said = out_of_place(type(error).__name__, str(error))
+        return result("failed", what=said.what, why=said.why, fix=said.fix)
     except Exception as error:  # noqa: BLE001 - a mistake of the kit, or of a hook that the author gave it
         import traceback
 
@@ -64,6 +60,24 @@ def run_check(check: Check, subject: Subject) -> Result:
             fix="look at the traceback; `damage` and the factory are yours, everything else is a mistake of the kit",
         )
     return result("passed")
+
+
+def run_unless_broken(check: Check, subject: Subject, failed: set[str]) -> Result:
+    """Run one check, unless one that it stands on has failed.
+
+    :param failed: the names of those that have, or were not run for that; it is kept up to date.
+    """
+    broken = [name for name in check.after if name in failed]
+    if broken:
+        reason = f"says nothing before this is mended: {', '.join(broken)}"
+        result = Result(check.name, check.title, check.group, "skipped", 0.0, reason=reason)
+    else:
+        result = run_check(check, subject)
+    if broken or result.outcome == "failed":
+        failed.add(check.name)
+    else:
+        failed.discard(check.name)
+    return result
 
 
 def run(
@@ -105,15 +119,7 @@ def run(
         for check in checks:
             if check.name not in chosen:
                 continue
-            broken = [name for name in check.after if name in failed]
-            if broken:
-                reason = f"says nothing before this is mended: {', '.join(broken)}"
-                result = Result(check.name, check.title, check.group, "skipped", 0.0, reason=reason)
-                failed.add(check.name)
-            else:
-                result = run_check(check, subject)
-                if result.outcome == "failed":
-                    failed.add(check.name)
+            result = run_unless_broken(check, subject, failed)
             results.append(result)
             if progress is not None:
                 progress(result)

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from functools import cached_property
 
 from resilience import clock
+from resilience.errors import ResilienceError
 from resilience.storage import Capability, Key
 from resilience.testing.handle import Handle, as_factory
 from resilience.testing.jobs import opened
-from resilience.testing.violations import Skipped, Violation
+from resilience.testing.violations import Skipped, Violation, out_of_place
 from resilience.testing.workers import Failed, shared
 
 TYPE_CHECKING = False
@@ -102,6 +103,28 @@ class Subject:
         """Whether it has a lock, and does not work by compare-and-set alone."""
         return self.handle.has_lock(self.key("locks"))
 
+    def how_to_keep_apart(self) -> str:
+        """Tell the author of a storage whose commits disturb each other what to do about it."""
+        if self.has_lock():
+            return (
+                "let the lock exclude every thread and every process from its beginning to its end, and `save` compare"
+                " `expected` under it; `load` takes no lock, so it must bear with a save at any moment"
+            )
+        return (
+            "the lock is contextlib.nullcontext(), so `save` must compare `expected` and write in one step that nobody"
+            " can come between: UPDATE … WHERE version = …, a script on the server, a transaction; or have a real lock"
+        )
+
+    def _beside_others(self, name: str, text: str) -> Violation:
+        """Say of one of our errors that a hook raised it in a crowd, though not alone.
+
+        :param name: of its class.
+        :param text: its message.
+        """
+        if name == "StorageLockTimeout":  # it waits for others, as it should, but for too long
+            return out_of_place(name, text)
+        return out_of_place(name, text, self.how_to_keep_apart(), "while others were at work")
+
     # -- many at once ------------------------------------------------------------------------------------------------
 
     def need_processes(self) -> None:
@@ -128,12 +151,14 @@ class Subject:
     def in_processes(self, jobs: Sequence[tuple[Any, ...]], limit: float = 30.0) -> list[Any]:
         """Let a process each open the storage and do a job: a function of `jobs.py` and its arguments.
 
-        :raises Violation: one of them found one, or did not end in time.
+        :raises Violation: one of them found one, a hook raised an error there, or one did not end in time.
         """
         try:
             return self.workers.each([(opened, self.factory, *job) for job in jobs], limit=limit)
         except Failed as failed:
-            raise _stuck(failed) from failed
+            if failed.raised is None:
+                raise _stuck(failed) from failed
+            raise (self._beside_others if len(jobs) > 1 else out_of_place)(*failed.raised) from failed
 
     def in_process(self, function: Callable[..., Any], *arguments: Any, limit: float = 30.0) -> Any:
         """Let one process open the storage and do a job."""
@@ -149,12 +174,15 @@ class Subject:
     def in_threads(self, jobs: Sequence[tuple[Any, ...]], limit: float = 30.0) -> list[Any]:
         """Let a thread each do a job with the open storage.
 
-        :raises Violation: one of them found one, or did not end in time.
+        :raises Violation: one of them found one, a hook raised an error there, or one did not end in time.
         """
         with _switching_often():
             threads = [Background(function, self.handle, *arguments) for function, *arguments in jobs]
             end = clock.monotonic() + limit
-            return [thread.result(max(0.1, end - clock.monotonic())) for thread in threads]
+            try:
+                return [thread.result(max(0.1, end - clock.monotonic())) for thread in threads]
+            except ResilienceError as error:
+                raise self._beside_others(type(error).__name__, str(error)) from error
 
     def signs(self) -> Signs:
         """Make a folder for signs between processes: files that are there or not."""

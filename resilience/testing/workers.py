@@ -15,6 +15,7 @@ import traceback
 from multiprocessing.connection import Connection, Pipe
 
 from resilience import clock
+from resilience.errors import ResilienceError
 from resilience.testing.violations import Skipped, Violation
 
 TYPE_CHECKING = False
@@ -29,7 +30,19 @@ PATIENCE = 60.0
 
 
 class Failed(AssertionError):
-    """A worker did not do what it was told; the message has its traceback, or says that it did not answer."""
+    """A worker did not do what it was told; the message has its traceback, or says that it did not answer.
+
+    `raised` is class and message of what its function raised, if that was an error of the framework.
+    """
+
+    def __init__(self, message: str, raised: tuple[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.raised = raised
+
+    @property
+    def briefly(self) -> str:
+        """The message, without a traceback where the error says enough."""
+        return str(self) if self.raised is None else "in another process {} was raised: {}".format(*self.raised)
 
 
 def wait_until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
@@ -96,7 +109,8 @@ class Worker:
         if kind == "skipped":
             raise Skipped(answer)
         if kind == "raised":
-            raise Failed(f"in another process:\n{answer}")
+            text, raised = answer
+            raise Failed(f"in another process:\n{text}", raised)
         return answer
 
     def stop(self) -> None:
@@ -241,7 +255,7 @@ def serve(number: int) -> None:
         except (EOFError, OSError):
             return
         except Exception:  # noqa: BLE001 - told to who sent it
-            pipe.send(("raised", f"what was sent cannot be imported here\n{traceback.format_exc()}"))
+            pipe.send(("raised", (f"what was sent cannot be imported here\n{traceback.format_exc()}", None)))
             continue
         sys.path[:] = path
         pipe.send(("answer", None))
@@ -258,8 +272,10 @@ def serve(number: int) -> None:
             answer = ("violation", violation.args)
         except Skipped as skipped:
             answer = ("skipped", str(skipped))
+        except ResilienceError as error:
+            answer = ("raised", (traceback.format_exc(), (type(error).__name__, str(error))))
         except BaseException:  # noqa: BLE001 - told to who sent it
-            answer = ("raised", traceback.format_exc())
+            answer = ("raised", (traceback.format_exc(), None))
         signal.setitimer(signal.ITIMER_REAL, 0)
         try:
             pipe.send(answer)

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conformance.references import CasStorage, FolderStorage, damage_folder
 
-from resilience import Capability, Key, Snapshot, StorageConflict, StorageLockTimeout, Version, Word, clock, hookimpl
+from resilience import (
+    Capability,
+    Key,
+    Snapshot,
+    StorageConflict,
+    StorageLockTimeout,
+    StorageUnavailable,
+    Version,
+    Word,
+    clock,
+    hookimpl,
+)
 from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
@@ -50,6 +61,18 @@ class ComparesThenWrites(FolderStorage):
     @hookimpl
     def resilience_lock(self, key: Key, timeout: float) -> Any:
         return nullcontext()
+
+
+class OneNameBeside(ComparesThenWrites):
+    """No lock, and every save is written beside the record under the same name."""
+
+    def write(self, key: Key, payload: bytes, version: Version) -> None:
+        beside = self.path(key, "new")
+        try:
+            beside.write_bytes(self.encode(key, payload, version))
+            beside.replace(self.path(key))
+        except OSError as error:
+            raise StorageUnavailable.from_os_error(error, "writing", key) from error
 
 
 class IgnoresExpected(MemoryStorage):
@@ -459,6 +482,12 @@ class ChildFreesTheLock(LockFile):
             path.unlink()
 
 
+class OnlyCloses(FolderStorage):
+    """Closes the file that it has locked, and leaves it to that to unlock it."""
+
+    def free(self, descriptor: int, owner: int) -> None: ...
+
+
 class ForgetsWhenKilled(WritesInPlace):
     """The same as `WritesInPlace`, as a killed writer leaves it."""
 
@@ -716,6 +745,7 @@ MISTAKES = [
     Mistake(LockOfThreads, "lock_excludes_processes", "another process got the lock while it was held"),
     Mistake(ComparesThenWrites, "counts_threads", "updates are lost"),
     Mistake(ComparesThenWrites, "counts_processes", "updates are lost"),
+    Mistake(OneNameBeside, "counts_threads", ("while others were at work", "a load gave", "updates are lost")),
     Mistake(IgnoresExpected, "conflicts", "resilience_save committed although"),
     Mistake(TornSave, "readers_processes", "a load gave"),
     Mistake(WritesInPlace, "readers_processes", "a load beside writers found nothing"),
@@ -749,6 +779,7 @@ MISTAKES = [
     Mistake(DriftsAsync, "awaitable", "asave committed although"),
     Mistake(LeaseWithoutCompare, "stopped_holder", "saved over his commit"),
     Mistake(ChildFreesTheLock, "fork", "child got the lock"),
+    Mistake(OnlyCloses, "fork", "a child that it had forked meanwhile kept it"),
     Mistake(ForgetsWhenKilled, "killed_writers", "after writers were killed"),
     Mistake(ClaimsDurable, "claims", "it declares DURABLE, and a record is gone"),
     Mistake(DurableAlone, "claims", "it declares DURABLE without PROCESSES"),

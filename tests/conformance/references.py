@@ -104,7 +104,7 @@ class FolderStorage:
     @hookimpl
     @contextmanager
     def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
-        end = clock.monotonic() + timeout
+        end, owner = clock.monotonic() + timeout, os.getpid()
         threads = self.of_threads(key)
         if not threads.acquire(timeout=timeout):
             raise StorageLockTimeout(f"{key}: another thread holds the lock", key=key)
@@ -114,9 +114,14 @@ class FolderStorage:
                 self.wait(descriptor, end, key)
                 yield
             finally:
+                self.free(descriptor, owner)
                 os.close(descriptor)
         finally:
             threads.release()
+
+    def free(self, descriptor: int, owner: int) -> None:
+        if os.getpid() == owner:  # a forked child has the lock too, and it is its parent's
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def wait(self, descriptor: int, end: float, key: Key) -> None:
         while True:

@@ -441,6 +441,49 @@ class TestSubject:
         assert waiting.result(20)
 
 
+class InCrowd(Subject):
+    """A subject whose processes say what is wanted."""
+
+    failed = Failed("in another process:\nTraceback", ("StorageUnavailable", "the disk is full"))
+
+    @property
+    def workers(self) -> Any:
+        return self
+
+    def each(self, jobs: object, *, limit: float) -> Any:
+        raise self.failed
+
+
+class TestAnErrorOutOfPlace:
+    """What a hook raises beside others, and not alone, says that something is missing that keeps them apart."""
+
+    def test_of_threads(self, tmp_path: Path) -> None:
+        storage = FaultyStorage(FolderStorage(f"x:{tmp_path}")).fail("save", 2, StorageUnavailable("the disk is full"))
+        result = look("counts_threads", storage)
+        assert result.what == "a hook raised StorageUnavailable while others were at work: the disk is full"
+        assert "let the lock exclude every thread and every process" in result.fix
+
+    def test_of_threads_without_a_lock(self, tmp_path: Path) -> None:
+        storage = FaultyStorage(CasStorage(f"x:{tmp_path}/state")).fail(
+            "save", 2, StorageUnavailable("the disk is full")
+        )
+        assert "the lock is contextlib.nullcontext(), so `save` must" in look("counts_threads", storage).fix
+
+    def test_a_lock_that_comes_too_late_is_something_else(self) -> None:
+        storage = FaultyStorage(Memory()).fail("lock", 3, StorageLockTimeout("too late"))
+        result = look("births_threads", storage)
+        assert result.what == "a hook raised StorageLockTimeout where nothing was wrong: too late"
+
+    @pytest.mark.parametrize(("jobs", "when"), [(1, "where nothing was wrong"), (2, "while others were at work")])
+    def test_of_processes(self, jobs: int, when: str) -> None:
+        with InCrowd(Memory) as subject, pytest.raises(Violation, match=f"raised StorageUnavailable {when}: the disk"):
+            subject.in_processes([(found,)] * jobs)
+
+    def test_in_a_few_words(self) -> None:
+        assert InCrowd.failed.briefly == "in another process StorageUnavailable was raised: the disk is full"
+        assert Failed("it died").briefly == "it died"
+
+
 def test_damaging_is_the_author_s_to_write() -> None:
     with pytest.raises(NotImplementedError):
         StorageConformance().damage(None, KEY)
@@ -524,6 +567,10 @@ def failed() -> None:
     raise Failed("it fell over")
 
 
+def refused() -> None:
+    raise StorageUnavailable("the disk is full")
+
+
 class TestWorker:
     """What stands in the other process, served here."""
 
@@ -561,6 +608,7 @@ class TestWorker:
             (violated, "violation", "what"),
             (skipped, "skipped", "nothing to look at"),
             (failed, "raised", "Failed: it fell over"),
+            (refused, "raised", "('StorageUnavailable', 'the disk is full')"),
         ],
     )
     def test_what_a_function_comes_to(self, function: Any, kind: str, says: str) -> None:
@@ -570,7 +618,7 @@ class TestWorker:
         assert says in str(answer[1])
 
     def test_what_cannot_be_read(self) -> None:
-        ((kind, says),) = self.served(b"no pickle", answers=1)
+        ((kind, (says, _)),) = self.served(b"no pickle", answers=1)
         assert kind == "raised"
         assert says.startswith("what was sent cannot be imported here")
 

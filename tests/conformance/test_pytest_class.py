@@ -47,7 +47,7 @@ class TestFile(StorageConformance):
 AUTHORS_FILE = """
 from functools import partial
 import pytest
-from conformance.broken import BeginsAgain
+from conformance.broken import BeginsAgain, IgnoresExpected
 from resilience.testing import StorageConformance
 from dataclasses import replace
 from resilience.testing.checks import all_checks, registry
@@ -59,6 +59,12 @@ class TestMine(StorageConformance):
     @pytest.fixture
     def storage_factory(self):
         return partial(BeginsAgain, "memory:", None)
+
+class TestOverwrites(StorageConformance):
+    quick = True
+    @pytest.fixture
+    def storage_factory(self):
+        return partial(IgnoresExpected, "memory:", None)
 
 class TestForgotten(StorageConformance):
     quick = True
@@ -77,13 +83,17 @@ def test_as_an_author_sees_it(tmp_path: Path) -> None:
         "no:cacheprovider",
         "-rs",
     ]
-    chosen = "TestMine and (born_again or versions or visible or blue) or TestForgotten and born_again"
+    chosen = (
+        "TestMine and (born_again or versions or visible or blue) or TestForgotten and born_again"
+        " or TestOverwrites and (conflicts or delete)"
+    )
     environ = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run(
         [*command, "-k", chosen, str(tmp_path)],
         capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env=environ,
     )  # fmt: skip
-    assert "1 failed, 1 passed, 2 skipped" in run.stdout
+    assert "2 failed, 1 passed, 3 skipped" in run.stdout
+    assert "says nothing before this is mended: conflicts" in run.stdout
     assert "1 error" in run.stdout, run.stdout + run.stderr
     assert "after a delete the versions begin again in the same incarnation" in run.stdout
     assert "what to do: draw a new random incarnation whenever a key is saved" in run.stdout

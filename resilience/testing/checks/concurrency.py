@@ -55,18 +55,10 @@ def judge_counts(
 
 
 def _lost(subject: Subject, what: str) -> Violation:
-    if subject.has_lock():
-        return Violation(
-            f"updates are lost: {what}",
-            "failures are lost, and a breaker opens too late or never",
-            "let the lock exclude every thread and every process from its beginning to its end, and `save` compare"
-            " `expected` under it",
-        )
     return Violation(
         f"updates are lost: {what}",
         "failures are lost, and a breaker opens too late or never",
-        "the lock is contextlib.nullcontext(), so `save` must compare `expected` and write in one step that nobody can"
-        " come between: UPDATE … WHERE version = …, a script on the server, a transaction; or have a real lock",
+        subject.how_to_keep_apart(),
     )
 
 

@@ -256,9 +256,9 @@ def check_stopped_holder(subject: Subject) -> None:
         )
 
 
-@check("a forked child neither has its parent's lock nor frees it", after=("lock_excludes_processes",))
+@check("a forked child neither has its parent's lock nor frees nor keeps it", after=("lock_excludes_processes",))
 def check_fork(subject: Subject) -> None:
-    """Fork a process that holds the lock; the child opens the storage anew, uses it and ends."""
+    """Fork a process that holds the lock; a child opens the storage anew, uses it and ends, another one lives on."""
     subject.need_processes()
     subject.need_posix()
     need_lock(subject)
@@ -273,7 +273,7 @@ def check_fork(subject: Subject) -> None:
             end: str = worker.answer(20)
         except Failed as failed:
             subject.workers.replace(worker)
-            raise _forked(str(failed)) from failed
+            raise _forked(failed.briefly) from failed
     if end != "well":
         raise _forked(end)
     if got:
@@ -291,8 +291,9 @@ def _forked(what: str) -> Violation:
         f"beside a fork: {what}",
         "servers fork their workers; a child that frees what it inherited lets two commit at once, one that cannot open"
         " the storage stops",
-        "open everything anew in a child (os.register_at_fork), free a lock only in the process that took it, and use"
-        " no connection that was made before the fork",
+        "open everything anew in a child (os.register_at_fork), and use no connection that was made before the fork;"
+        " free a lock only in the process that took it, and there by unlocking it: to close a descriptor frees nothing"
+        " while a child has it too",
     )
 
 
@@ -380,7 +381,7 @@ def _wait_for_work(worker: Any, path: str) -> None:
             try:
                 worker.answer()
             except Failed as failed:
-                raise _harmed(str(failed)) from failed
+                raise _harmed(failed.briefly) from failed
         if clock.monotonic() > end:
             raise _harmed("the writers that were left did not go on")
         clock.sleep(0.0005)
