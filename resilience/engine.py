@@ -24,7 +24,7 @@ from resilience.errors import (
 from resilience.fallback import PrivateRecord
 from resilience.fuse import Fuse
 from resilience.permits import Permit
-from resilience.policy import FAILURE, LATER, NEUTRAL, Admit, Control, Lease, Refusal, Report
+from resilience.policy import FAILURE, FOREVER, LATER, NEUTRAL, Admit, Control, Lease, Refusal, Report
 from resilience.sharedclock import SharedClock
 from resilience.storage import Capability, Snapshot
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from concurrent.futures import Executor
+    from threading import Thread
     from typing import Any, TypeVar
 
     from resilience.announce import Announcer
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 
 _FAULTS = (StorageError, PluginError)
 """What a storage may come up with: it does not answer, or with what no storage may answer."""
+
+_MOST_DRAWN = 2.0**64
+"""What a clock draws is less."""
 
 LOCK_TIMEOUTS_OF_AN_OUTAGE = 2
 """So many lock time-outs of a key in a row count as `StorageUnavailable`."""
@@ -84,6 +88,7 @@ class Engine:
         "_max_staleness",
         "_ports",
         "_prepare",
+        "_prober",
         "_recheck",
         "_timeout",
     )
@@ -107,6 +112,7 @@ class Engine:
         self._timeout = timeout
         self._max_staleness = max_staleness
         self._fuse = Fuse()
+        self._prober: Thread | None = None
         self._making = RLock()
         self._debts: dict[Key, Owed] = {}
         self._fuses: dict[Key, Fuse] = {}
@@ -145,7 +151,7 @@ class Engine:
         view = cell.view
         trying = False
         if not self._is_well(cell):
-            outage, trying = self._outage(cell)
+            outage, trying = self._outage_of_call(cell)
             if outage is not None:
                 return self._admit_in_an_outage(cell, outage, anonymous=anonymous)
         elif view is not None and view.is_fresh(self._clock.monotonic(), self._max_staleness):
@@ -164,7 +170,7 @@ class Engine:
             raise memo.rejection(now)
         if self._recheck is not None:
             self._recheck()
-        outage, trying = self._outage(cell)
+        outage, trying = self._outage_of_call(cell)
         if outage is not None:  # nothing is asked that would block the loop
             return self._admit_in_an_outage(cell, outage, anonymous=False)
         return await self._conduct(
@@ -187,7 +193,7 @@ class Engine:
             if outage is None:
                 refusal = cell.policy.refuse(cell.state, "the lock of its record could not be had")
                 raise refusal.error(cell.key.name, self._clock.wall()) from error
-            self._blow(cell, outage)
+            self._blow(cell, outage, deadline)
         except PolicyRejected:  # the shared state answered: that is an answer of the storage too
             self._mend(cell, trying)
             raise
@@ -311,11 +317,14 @@ class Engine:
                 try:
                     perform(cell.ports, commit(cell, (report,), self._announcer, self._clock, deadline, patient=True))
                 except _FAULTS as fault:
-                    drive(cell.ports, self._unsettled(cell, report, fault))
+                    drive(cell.ports, self._unsettled(cell, report, fault, deadline))
                 else:
                     cell.shadow = None
             else:
-                drive(cell.ports, self._reporting_to_copy(cell, report) or self._reporting(cell, report))
+                requests = self._reporting_to_copy(cell, report)
+                perform(cell.ports, requests or self._reporting(cell, report))
+                if requests is not None:
+                    _share_memo(cell)
         except Exception as failure:  # noqa: BLE001 - the caller's own result or error survives whatever it is
             self._could_not_record(cell, failure)
         if self._recheck is not None:
@@ -338,7 +347,8 @@ class Engine:
             if requests is None:
                 await self._conduct(lambda deadline, patient: self._reporting(cell, report, deadline, patient=patient))
             else:  # nothing is asked that would block the loop
-                drive(cell.ports, requests)
+                perform(cell.ports, requests)
+                _share_memo(cell)
         except Exception as failure:  # noqa: BLE001 - as in `report`
             self._could_not_record(cell, failure)
         if self._recheck is not None:
@@ -360,11 +370,11 @@ class Engine:
         at = self._clock.wall()
         self._obey(cell, Report(at, 0, outcome, at, epoch, lease, error, duration, 1))
 
-    def _could_not_record(self, cell: Cell, failure: Exception) -> None:
+    def _could_not_record(self, cell: Cell, failure: Exception, deadline: float = FOREVER) -> None:
         outage = failure if isinstance(failure, StorageError) else StorageUnavailable(str(failure), key=cell.key)
-        self._blow(cell, outage)
+        self._blow(cell, outage, deadline)
 
-    def _reporting_to_copy(self, cell: Cell, report: Report) -> Requests[None] | None:
+    def _reporting_to_copy(self, cell: Cell, report: Report) -> Requests[object] | None:
         """Report to the private copy that let the call in; `None`: it was none, or it decides no longer."""
         if cell.origin is None:
             return None
@@ -373,7 +383,10 @@ class Engine:
             return None
         if report.token is None and report.epoch == epoch and self._is_locked_out(origin):
             origin.owe(report.copy())
-        return self._settle(cell, report, patient=True)
+        if report.outcome != FAILURE:
+            return self._settle(cell, report, patient=True)
+        deadline = self._clock.monotonic() + self._timeout
+        return commit(cell, (report,), self._announcer, self._clock, deadline, patient=True)
 
     def _reporting(
         self, cell: Cell, report: Report, deadline: float | None = None, *, patient: bool = True
@@ -385,7 +398,9 @@ class Engine:
             if report.token is not None or report.epoch != epoch:
                 return  # it belongs to a state that only the private copy was ever in
             cell = origin
-        outage, trying = self._outage(cell)
+        if deadline is None:
+            deadline = self._clock.monotonic() + self._timeout
+        outage, trying = self._outage_of_call(cell)
         if outage is None:
             try:
                 yield from self._settle(cell, report, deadline, patient=patient, force=trying)
@@ -393,19 +408,21 @@ class Engine:
                 if not patient and _is_to_be_waited_for(fault):
                     self._retry_at_once(cell)
                     raise
-                yield from self._unsettled(cell, report, fault, trying=trying)
+                yield from self._unsettled(cell, report, fault, deadline, trying=trying)
             else:
                 self._mend(cell, trying)
         else:
             yield from self._meanwhile(cell, report, outage)
 
-    def _unsettled(self, cell: Cell, report: Report, fault: Fault, *, trying: bool = False) -> Requests[None]:
+    def _unsettled(
+        self, cell: Cell, report: Report, fault: Fault, deadline: float, *, trying: bool = False
+    ) -> Requests[None]:
         """A report met a failure of the storage: owe it, or go on as in an outage."""
         outage = self._as_outage(cell, fault, trying=trying)
         if outage is None:
             cell.owe(report)
         else:
-            self._blow(cell, outage)
+            self._blow(cell, outage, deadline)
             yield from self._meanwhile(cell, report, outage)
 
     def _meanwhile(self, cell: Cell, report: Report, outage: StorageError) -> Requests[None]:
@@ -472,11 +489,11 @@ class Engine:
         outage, trying = self._outage(cell)
         if outage is not None:
             raise _again(outage) from outage
+        deadline = self._clock.monotonic() + self._timeout
         try:
-            deadline = self._clock.monotonic() + self._timeout
             drive(cell.ports, self._commit(cell, (event,), deadline, patient=True, force=trying))
         except (StorageUnavailable, StorageIncompatible) as error:
-            self._blow(cell, error)
+            self._blow(cell, error, deadline)
             raise
         self._mend(cell, trying)
 
@@ -503,7 +520,7 @@ class Engine:
                 return Reading(cell.policy.initial(), None, StorageCorrupt(f"{cell.key}: {error}", key=cell.key))
             except _FAULTS as error:
                 outage = _unusable(error)
-                self._blow(cell, outage)
+                self._blow(cell, outage, deadline)
             else:
                 return Reading(view.state, view.snapshot.version, None)
         shown = cell.shadow or cell
@@ -527,7 +544,7 @@ class Engine:
         except StorageLockTimeout:
             pass
         except ResilienceError as failure:
-            self._could_not_record(cell, failure)
+            self._could_not_record(cell, failure, deadline)
         else:
             self._mend(cell, trying=False)
 
@@ -540,8 +557,10 @@ class Engine:
 
     def _settling(self, cell: Cell, deadline: float | None, *, patient: bool) -> Requests[None]:
         outage, trying = self._outage(cell) if cell.origin is None else (None, False)
-        if outage is not None:
-            return
+        if outage is None:
+            yield from self._paying(cell, deadline, patient=patient, trying=trying)
+
+    def _paying(self, cell: Cell, deadline: float | None, *, patient: bool, trying: bool) -> Requests[None]:
         if deadline is None:
             deadline = self._clock.monotonic() + self._timeout
         try:
@@ -552,7 +571,7 @@ class Engine:
                     self._retry_at_once(cell)
                     raise
             else:
-                self._could_not_record(cell, failure)
+                self._could_not_record(cell, failure, deadline)
         else:
             self._mend(cell, trying)
 
@@ -567,6 +586,15 @@ class Engine:
         for owed in list(self._debts.values()):
             if self._clock.monotonic() < deadline:
                 self.settle(owed.cell, deadline)
+
+    def finish(self) -> None:
+        """Wait for a try that a thread makes, as long as it may take, so that the storage can be closed after it."""
+        prober = self._prober
+        if prober is not None:
+            try:
+                prober.join(self._timeout)
+            except RuntimeError:  # an observer in that very thread closes the runtime
+                pass
 
     # -- the storage -------------------------------------------------------------------------------------------------
 
@@ -628,6 +656,38 @@ class Engine:
                 trying = True
         return None, trying
 
+    def _outage_of_call(self, cell: Cell) -> tuple[StorageError | None, bool]:
+        """Do what `_outage` does, for a call: while a try takes as long as it may, a thread makes it.
+
+        The thread is there for one try, and there is one at a time; a forked child has none, and makes its own.
+        """
+        outage, trying = self._outage(cell)
+        if trying:
+            for fuse in (self._fuse, self._fuses.get(cell.key)):
+                if fuse is not None and fuse.is_slow and fuse.is_blown:
+                    outage = fuse.error
+                    if outage is not None and self._try_elsewhere(cell):
+                        return outage, False
+        return None if trying else outage, trying
+
+    def _try_elsewhere(self, cell: Cell) -> bool:
+        """Let a thread find out whether the storage works again; false if there can be none."""
+        from threading import Thread
+
+        prober = self._prober
+        if prober is not None and prober.is_alive():
+            return True  # it takes longer than a second, or is at another key
+        self._prober = prober = Thread(target=self._try, args=(cell,), name="resilience try", daemon=True)
+        try:
+            prober.start()
+        except RuntimeError:  # the interpreter ends, or has no thread left: whoever calls tries for himself
+            self._prober = None
+            return False
+        return True
+
+    def _try(self, cell: Cell) -> None:
+        drive(cell.ports, self._paying(cell, None, patient=True, trying=True))
+
     def _is_locked_out(self, cell: Cell) -> bool:
         """Whether the outage of a key is that its lock cannot be had."""
         fuse = self._fuses.get(cell.key)
@@ -654,10 +714,12 @@ class Engine:
         outage.__cause__ = error
         return outage
 
-    def _blow(self, cell: Cell, outage: StorageError) -> None:
+    def _blow(self, cell: Cell, outage: StorageError, deadline: float) -> None:
+        """Note a failure, of what had to end by `deadline`: it was slow if less than half of the time is left."""
         # One fuse for the storage, one for each key, whose guards share it.
         fuse = self._fuse if outage.key is None else self._fuses.setdefault(cell.key, Fuse())
-        if fuse.blow(self._clock.monotonic(), outage):
+        now = self._clock.monotonic()
+        if fuse.blow(now, outage, self._clock.draw() / _MOST_DRAWN, is_slow=deadline - now < self._timeout / 2):
             data = {"error": str(outage), "mode": cell.policy.on_store_error, "storage": self._ports.name}
             self._announcer.event("degraded", outage.key, self._clock.wall(), data)
         cell.memo = NEVER
@@ -703,6 +765,14 @@ def _unusable(error: Fault) -> StorageError:
     outage = StorageUnavailable(str(error))
     outage.__cause__ = error
     return outage
+
+
+def _share_memo(copy: Cell) -> None:
+    """Let the next call be answered by what a report left behind in a private copy, as after any other commit."""
+    if copy.origin is not None:
+        origin, _ = copy.origin
+        if origin.shadow is copy and copy.memo is not NEVER:
+            origin.memo = copy.memo
 
 
 def _again(outage: StorageError) -> StorageError:

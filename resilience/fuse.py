@@ -1,4 +1,7 @@
-"""May the storage be asked now?  While it fails: at most one try a second."""
+"""May the storage be asked now?  While it fails: at most one try a second.
+
+Processes that lost it at one instant do not come back to it in step: each try waits for a share of a second more.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,27 @@ if TYPE_CHECKING:
     from resilience.errors import StorageError
 
 RETRY_EVERY = 1.0
-"""Seconds between two tries while the storage fails."""
+"""Seconds between two tries while the storage fails, at least."""
+
+SPREAD = 0.25
+"""Seconds that chance may add to them, at most."""
+
+SILENCE = 10.0
+"""Seconds without a call after which the next one tries for itself, however long a try takes."""
 
 
 class Fuse:
     """One outage, from the first failure to the first success.  Times are monotonic seconds."""
 
-    __slots__ = ("__weakref__", "_blown_at", "_lock", "_retry_at", "error", "is_blown")
+    __slots__ = ("__weakref__", "_blown_at", "_lock", "_retry_at", "error", "is_blown", "is_slow")
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
         self._blown_at = 0.0
         self.is_blown = False
         """Whether there is an outage; a plain attribute, as every commit looks at it."""
+        self.is_slow = False
+        """Whether a try takes as long as it may: the storage hangs.  Then nobody who waits for an answer makes one."""
         self._retry_at = 0.0
         self.error: StorageError | None = None
 
@@ -31,6 +42,8 @@ class Fuse:
             return None
         with self._lock:
             if now >= self._retry_at:
+                if now >= self._retry_at + SILENCE:
+                    self.is_slow = False
                 self._retry_at = now + RETRY_EVERY
                 return None
             return self.error  # `None` if another thread has just mended it
@@ -43,14 +56,19 @@ class Fuse:
         """How long nobody may ask."""
         return max(0.0, self._retry_at - now)
 
-    def blow(self, now: float, error: StorageError) -> bool:
-        """Note a failure; true if an outage begins with it."""
+    def blow(self, now: float, error: StorageError, chance: float, *, is_slow: bool) -> bool:
+        """Note a failure; true if an outage begins with it.
+
+        :param chance: 0 to 1, drawn at random.
+        :param is_slow: whether it took as long as it may.
+        """
         with self._lock:
             begins = not self.is_blown
             if begins:
                 self._blown_at = now
                 self.is_blown = True
-            self._retry_at = now + RETRY_EVERY
+            self._retry_at = now + RETRY_EVERY + SPREAD * chance
+            self.is_slow = is_slow
             self.error = error.with_traceback(None)  # which would keep the first caller's variables alive
             return begins
 

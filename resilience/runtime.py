@@ -653,6 +653,7 @@ class Runtime:
         opened = self._opened
         if opened is not None:
             opened.engine.settle_all()
+            opened.engine.finish()
 
     def _settle_before_fork(self) -> None:
         opened = self._opened

@@ -15,16 +15,19 @@ import subprocess
 import sys
 import tracemalloc
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from counting import instructions
 from roads import GATHERED, WARM, roads
+from storages import Casual
 
 import resilience
-from resilience import Key, Runtime
-from resilience.testing import ManualClock
+from resilience import CircuitBreaker, Key, Runtime
+from resilience.testing import FaultyStorage, ManualClock
+from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,6 +104,33 @@ def test_instructions_are_counted_by_the_file_that_they_stand_in() -> None:
     assert set(one) == {"resilience/storage"}
     assert instructions(lambda: Key("circuit_breaker", "name")) == one
     assert instructions(lambda: (Key("circuit_breaker", "name"), Key("circuit_breaker", "name"))) == one + one
+
+
+def test_in_an_outage_a_failing_call_executes_what_one_in_memory_does() -> None:
+    away = FaultyStorage(Casual("memory:"))
+    for hook in ("load", "save"):
+        for nth in range(1, 100):
+            away.fail(hook, nth)
+    assert _failing(away, degraded=True) <= 1.1 * _failing(MemoryStorage("memory:"), degraded=False)
+
+
+def _failing(storage: object, *, degraded: bool) -> int:
+    """Count what a failing call executes."""
+
+    def fail() -> None:
+        raise OSError
+
+    def road() -> None:
+        with suppress(OSError):
+            guarded()
+
+    with Runtime(storage=storage) as runtime:
+        breaker = CircuitBreaker("failing", runtime=runtime, failure_threshold=1_000_000)
+        guarded = breaker(fail)
+        for _ in range(WARM):
+            road()
+        assert breaker.status().degraded == degraded
+        return instructions(road).total()
 
 
 # --- hooks ------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from resilience import (
 from resilience.announce import Announcer
 from resilience.commit import Committed
 from resilience.fallback import PrivateRecord
-from resilience.fuse import RETRY_EVERY, Fuse
+from resilience.fuse import RETRY_EVERY, SILENCE, SPREAD, Fuse
 from resilience.gather import Owed
 from resilience.policy import Move, Refusal, Report, Step
 from resilience.ports import Observers
@@ -820,8 +820,8 @@ class TestFuse:
     def test_one_outage(self) -> None:
         fuse = Fuse()
         assert (fuse.ask(0), fuse.mend(0), fuse.seconds_to_retry(0)) == (None, None, 0)
-        assert fuse.blow(10, DOWN)
-        assert not fuse.blow(10.5, LATE)
+        assert fuse.blow(10, DOWN, 0.0, is_slow=False)
+        assert not fuse.blow(10.5, LATE, 0.0, is_slow=False)
         assert fuse.ask(11) is LATE
         assert fuse.seconds_to_retry(11) == 0.5
         assert fuse.ask(10.5 + RETRY_EVERY) is None
@@ -831,9 +831,29 @@ class TestFuse:
         assert fuse.mend(12) == 2
         assert (fuse.is_blown, fuse.error, fuse.mend(13)) == (False, None, None)
 
+    def test_chance_adds_to_the_time_between_two_tries(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+        fuse = Fuse()
+        waits: list[float] = []
+        for chance in (0.0, 0.5, 1.0):
+            fuse.blow(0, DOWN, chance, is_slow=False)
+            waits.append(fuse.seconds_to_retry(0))
+        assert waits == [RETRY_EVERY, RETRY_EVERY + SPREAD / 2, RETRY_EVERY + SPREAD]
+
+    def test_it_is_slow_until_a_try_is_quick_or_nobody_asks_for_long(self) -> None:
+        fuse = Fuse()
+        seen: list[bool] = []
+        for is_slow in (True, False, True):
+            fuse.blow(0, DOWN, 0.0, is_slow=is_slow)
+            seen.append(fuse.is_slow)
+        for now in (RETRY_EVERY, 2 * RETRY_EVERY + SILENCE - 0.1, 4 * RETRY_EVERY + 2 * SILENCE):
+            assert fuse.ask(now) is None
+            seen.append(fuse.is_slow)
+        assert seen == [True, False, True, True, True, False]
+
     def test_one_thread_of_many_may_ask(self) -> None:
         fuse = Fuse()
-        fuse.blow(0, DOWN)
+        fuse.blow(0, DOWN, 0.0, is_slow=False)
         together = threading.Barrier(8)
         answers: list[object] = []
 

@@ -20,6 +20,7 @@ from resilience import (
     StorageUnavailable,
 )
 from resilience import engine as engines
+from resilience.fuse import SILENCE
 from resilience.testing import AwaitedFaultyStorage, FaultyStorage, ManualClock
 
 if TYPE_CHECKING:
@@ -267,6 +268,151 @@ class TestAsked:
             assert process.call() == "well"
             assert process.asked <= 4  # lock, load and save show that it is back; then the call is answered
         assert [process.told.names for process in processes] == [["degraded", "recovered"]] * 8
+
+
+class TestHung:
+    """The server takes a connection and never answers: a try costs whoever makes it the whole time-out."""
+
+    @pytest.fixture
+    def hung(self, make: Any, clock: ManualClock) -> Callable[..., Process]:
+        def hung(**settings: Any) -> Process:
+            process: Process = make(failure_threshold=1000, **settings)
+            process.call()
+            self.hang(process, clock)
+            process.call()
+            assert process.asked
+            return process
+
+        return hung
+
+    def hang(self, process: Process, clock: ManualClock) -> None:
+        self.by = by = list[str]()
+
+        def fault(_: Any, arguments: tuple[Any, ...]) -> Any:
+            by.append(threading.current_thread().name)
+            clock.advance(arguments[-1])
+            raise StorageUnavailable("it does not answer")
+
+        for hook in ("load", "save"):
+            for nth in range(1, 100):
+                process.storage.plan(hook, nth, fault)
+
+    @staticmethod
+    def wait(process: Process) -> None:
+        prober = process.runtime.opened.engine._prober
+        assert prober is not None
+        prober.join(10)
+        assert not prober.is_alive()
+
+    def test_one_caller_pays_and_none_after_it(self, hung: Any, clock: ManualClock) -> None:
+        process = hung()
+        assert len(self.by) == 1
+        for _ in range(3):
+            clock.advance(1)
+            before = clock.monotonic()
+            assert [process.call(), process.fail(), process.call()] == ["well", "failed", "well"]
+            self.wait(process)
+            assert clock.monotonic() - before == 0.25  # that the thread waited for
+        assert self.by[1:] == ["resilience try"] * 3
+        assert process.told.names == ["degraded"]
+
+    def test_a_report_hands_it_over_too(self, hung: Any, clock: ManualClock) -> None:
+        process = hung()
+        process.come_back()
+        clock.advance(1)
+        with_a_permit = process.breaker.acquire()
+        self.wait(process)
+        assert process.told.names == ["degraded", "recovered"]
+        self.hang(process, clock)
+        process.breaker.record_failure()
+        assert len(self.by) == 1
+        clock.advance(1)
+        process.breaker.record_failure()
+        self.wait(process)
+        assert self.by[1:] == ["resilience try"]
+        with_a_permit.release()
+
+    @pytest.mark.parametrize(
+        ("mode", "meanwhile"), [("local", "well"), ("allow", "well"), ("deny", "rejected"), ("raise", "unavailable")]
+    )
+    def test_the_call_goes_on_as_in_the_outage_and_the_next_one_finds_it_back(
+        self, hung: Any, clock: ManualClock, mode: Any, meanwhile: str
+    ) -> None:
+        process = hung(on_store_error="local")
+        other = CircuitBreaker("payments", runtime=process.runtime, failure_threshold=1000, on_store_error=mode)
+        process.breaker = other
+        process.come_back()
+        clock.advance(1)
+        try:
+            answer = process.call()
+        except StorageUnavailable:
+            answer = "unavailable"
+        assert answer == meanwhile
+        self.wait(process)
+        clock.advance(1)
+        assert process.call() == "well"
+        assert process.told.names == ["degraded", "recovered"]
+        assert not process.breaker.status().degraded
+
+    def test_one_thread_at_a_time(self, hung: Any, clock: ManualClock) -> None:
+        process = hung()
+        process.storage._plans.clear()
+        process.storage.hang("save")
+        for _ in range(3):
+            clock.advance(1)
+            process.call()
+        process.storage.release()
+        self.wait(process)
+        assert process.storage.calls.count("save") == 1
+        assert process.told.names == ["degraded", "recovered"]
+
+    def test_after_a_silence_who_calls_tries_for_himself(self, hung: Any, clock: ManualClock) -> None:
+        process = hung()
+        process.come_back()
+        clock.advance(1 + SILENCE)
+        assert process.call() == "well"
+        assert process.runtime.opened.engine._prober is None
+        assert process.told.names == ["degraded", "recovered"]
+
+    def test_where_there_can_be_no_thread_who_calls_tries_for_himself(
+        self, hung: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        process = hung()
+        process.come_back()
+        clock.advance(1)
+
+        def none(_: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", none)
+            permit = process.breaker.acquire()
+        permit.release()
+        assert process.told.names == ["degraded", "recovered"]
+
+    def test_controls_and_looks_try_for_themselves(self, hung: Any, clock: ManualClock) -> None:
+        process = hung()
+        process.come_back()
+        clock.advance(1)
+        process.breaker.force_open()
+        assert process.runtime.opened.engine._prober is None
+        assert process.told.names == ["degraded", "recovered"]
+
+    def test_an_observer_that_closes_the_runtime_in_that_thread_waits_for_nothing(self, hung: Any) -> None:
+        engine = hung().runtime.opened.engine
+        engine._prober = threading.current_thread()
+        engine.finish()
+        engine._prober = None
+
+    def test_closing_waits_for_it(self, hung: Any, clock: ManualClock) -> None:
+        process = hung()
+        process.storage._plans.clear()
+        process.storage.hang("save", at_most=0.05)
+        clock.advance(1)
+        process.call()
+        engine = process.runtime.opened.engine
+        process.runtime.close()
+        assert not engine._prober.is_alive()
 
 
 @pytest.mark.parametrize("make", KINDS, indirect=True)
