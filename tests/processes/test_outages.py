@@ -15,6 +15,7 @@ from processes.support import METHODS, PATIENCE, Crowd, breaker, wait_until
 from storages import Recorder
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Runtime, StorageError, StorageUnavailable
+from resilience.fuse import RETRY_EVERY, SPREAD
 from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MODES = ["local", "allow", "deny", "raise"]
 TIMEOUT = 0.1
+AGAIN = RETRY_EVERY + SPREAD
+"""Seconds after which the storage is asked again, whatever chance adds."""
 MARGIN = 2.0
 """Seconds that a busy machine may take to answer besides what was waited."""
 
@@ -183,7 +186,7 @@ class TestReadOnly:
         assert world.told.names == ["degraded"]
 
         run("mount", "-o", "remount,rw", small)
-        world.clock.advance(1)
+        world.clock.advance(AGAIN)
         assert fail(guarded) == "failed"
         assert world.told.names == ["degraded", "recovered"]
         status = guarded.status()
@@ -227,7 +230,7 @@ class TestFullDisk:
         assert world.told.names == ["degraded"]
         assert world.told.events[0].key == ("circuit_breaker", "new")
         stuffing.unlink()
-        world.clock.advance(1)
+        world.clock.advance(AGAIN)
         fail(new)
         assert world.told.names == ["degraded", "recovered"]
         status = new.status()
@@ -291,7 +294,7 @@ class TestStoppedHolder:
         assert guarded.status().degraded
 
         stopped.go_on()
-        world.clock.advance(1)
+        world.clock.advance(AGAIN)
         assert fail(guarded) == "failed"
         assert world.told.names == ["degraded", "recovered"]
         # What the shared state let in is owed, and was after the success; so is what a private copy let in in the same
@@ -317,7 +320,7 @@ class TestStoppedHolder:
         assert fail(guarded) == "failed"
         assert guarded.status().failure_count == 1
         stopped.go_on()
-        world.clock.advance(1)
+        world.clock.advance(AGAIN)
         assert guarded.status().failure_count == 2
         world.runtime.close()
 
@@ -327,7 +330,7 @@ class TestStoppedHolder:
         kept = world.breaker("local", threshold=100)
         assert fail(kept) == "failed"
         stopped.go_on()
-        world.clock.advance(1)
+        world.clock.advance(AGAIN)
         world.runtime.close()
         assert breaker(url, failure_threshold=100).status().failure_count >= 2
 
