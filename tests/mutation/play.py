@@ -1,10 +1,11 @@
 """Mutation testing: whatever is changed in the state machine or the engine, some test says so.
 
-    tox run -e mutation                         the state machine, wholly
-    tox run -e mutation -- engine --sample 400  the engine: so many mutants, drawn with a seed
+    tox run -e mutation                              the state machine
+    tox run -e mutation -- engine                    the engine
+    tox run -e mutation -- engine --only gather.Owed a part of it
 
-mutmut changes one thing at a time and runs the tests that reach it.  A change that no test finds must stand in
-`survivors.toml` with the reason why it changes nothing that anybody can see; any other is an error.  A reason for a
+mutmut changes one thing at a time, and `loop.py` runs the tests that reach it.  A change that no test finds must stand
+in `survivors.toml` with the reason why it changes nothing that anybody can see; any other is an error.  A reason for a
 change that is found after all is named: either it is a mistake, or a busy machine ended the tests too early.
 """
 
@@ -13,19 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections import Counter
-from contextlib import chdir
+from difflib import unified_diff
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mutation.loop import FOUND, SURVIVED, TIMEOUT, Played, play
+
 ROOT = Path(__file__).parents[2]
 SURVIVORS = Path(__file__).with_name("survivors.toml")
+HANGS_AFTER = 30
+"""Seconds for one test; the slowest takes two."""
 
 
 class Target(NamedTuple):
@@ -63,70 +66,68 @@ TARGETS = {
             "tests/unit/test_engine_particulars.py",
             "tests/unit/test_guard.py",
             "tests/unit/test_ports.py",
+            "tests/unit/test_reload.py",
+            "tests/unit/test_shared_clock.py",
         ],
     ),
 }
-KILLED = {1: "killed", 3: "killed", -24: "timeout", 24: "timeout", 36: "timeout", 152: "timeout", 255: "timeout"}
-"""What mutmut writes down of a mutant that was found; one that makes a test run for ever is found too."""
-PYTEST = ["-q", "-p", "no:cacheprovider", "-m", "not heavy"]
 
 
-def lay_out(target: Target, folder: Path) -> None:
-    """Put sources and tests where mutmut expects them: all packages below `src`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # What mutmut made of a file stays only as long as the file is the same.
-    for made in ("mutants/src", "mutants/tests"):
-        for path in sorted((folder / made).rglob("*.py")) if (folder / made).exists() else []:
-            if path.name not in {Path(module).name for module in target.modules}:
-                path.unlink()
+class Mutant(NamedTuple):
+    """What it changes, and the function as it was made from: what became of it holds as long as that is the same."""
+
+    change: str
+    function: str
+
+
+def lay_out(target: Target, folder: Path) -> dict[str, Mutant]:
+    """Put sources, with all mutants in them, and tests where they are played; return the mutants by their names."""
+    shutil.rmtree(folder, ignore_errors=True)
     for source in (ROOT / "resilience", *(ROOT / "plugins").iterdir()):
         if source.is_dir():
-            shutil.copytree(source, folder / "src" / source.name, dirs_exist_ok=True)
+            shutil.copytree(source, folder / "src" / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("tests", "docs"):
-        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    kept = ("pythonpath", "consider_namespace_packages", "filterwarnings", "timeout", "markers")
-    lines = [
-        "[tool.pytest]",
-        'addopts = ["--import-mode=importlib"]',
-        *(f"{name} = {json.dumps(project['tool']['pytest'][name])}" for name in kept),
-        "[tool.mutmut]",
-        'source_paths = ["src"]',
-        'also_copy = ["docs"]',
-        f"only_mutate = {json.dumps([f'src/{module}' for module in target.modules])}",
-        f"pytest_add_cli_args_test_selection = {json.dumps(target.tests)}",
-        f"pytest_add_cli_args = {json.dumps(PYTEST)}",
-    ]
+    settings = {
+        name: project["tool"]["pytest"][name] for name in ("pythonpath", "consider_namespace_packages", "markers")
+    }
+    settings |= {"addopts": ["--import-mode=importlib"], "filterwarnings": ["error"], "timeout": str(HANGS_AFTER)}
+    lines = ["[tool.pytest]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+    lines += ["[tool.mutmut]", 'source_paths = ["src"]']
     (folder / "pyproject.toml").write_text("\n".join(lines) + "\n", "utf-8")
-
-
-def mutmut(folder: Path, *names: str, children: int) -> None:
-    """Let mutmut play: all mutants, or those with these names."""
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children), *names]
-    subprocess.run(command, cwd=folder, check=False, stdin=subprocess.DEVNULL)
-
-
-def results(target: Target, folder: Path) -> dict[str, int | None]:
-    """What became of each mutant, by its name."""
-    found: dict[str, int | None] = {}
+    made: dict[str, Mutant] = {}
+    os.chdir(folder)  # where mutmut looks for its settings
     for module in target.modules:
-        meta = folder / "mutants" / "src" / f"{module}.meta"
-        if meta.exists():
-            found |= json.loads(meta.read_text("utf-8"))["exit_code_by_key"]
-    return found
+        made |= mutate(folder / "src" / module, module.removesuffix(".py").replace("/", "."))
+    return made
 
 
-def change(folder: Path, name: str) -> str:
-    """Say what a mutant changes: its function, and the line as it became or, where one is left out, as it was."""
-    show: Any = import_module("mutmut.mutation.diff_apply")  # no part of the project's own environments
-    module, _, mutant = name.rpartition(".")
-    function = mutant.rpartition("__mutmut_")[0].replace("xǁ", "").replace("ǁ", ".").removeprefix("x_")
-    with chdir(folder):
-        diff: list[str] = show.get_diff_for_mutant(name, path=f"src/{module.replace('.', '/')}.py").splitlines()
-    new = [line[1:].strip() for line in diff if line.startswith("+") and not line.startswith("+++")]
-    old = [line[1:].strip() for line in diff if line.startswith("-") and not line.startswith("---")]
-    said = new[0] if new and new[0] not in {")", ""} else f"without {old[0]}"
-    return f"{module.rpartition('.')[2]}.{function}: {said}"
+def mutate(path: Path, module: str) -> dict[str, Mutant]:
+    """Put all its mutants into a module."""
+    mutmut: Any = import_module("mutmut.mutation.file_mutation")  # no part of the project's own environments
+    mutated = mutmut.mutate_file_contents(str(path), path.read_text("utf-8"))
+    path.write_text(mutated.code, "utf-8")
+    lines = mutated.code.splitlines()
+    made: dict[str, Mutant] = {}
+    for name in mutated.mutant_names:
+        mangled = name.rpartition("__mutmut_")[0]
+        old, new = (
+            [line.replace(each, mangled) for line in lines[span.start - 1 : span.end]]
+            for each in (f"{mangled}__mutmut_orig", name)
+            for span in (mutated.line_span_by_function_name[each],)
+        )
+        function = mangled.replace("xǁ", "").replace("ǁ", ".").removeprefix("x_")
+        made[f"{module}.{name}"] = Mutant(f"{module.rpartition('.')[2]}.{function}: {change(old, new)}", "\n".join(old))
+    return made
+
+
+def change(old: list[str], new: list[str]) -> str:
+    """Say what a mutant changes: the line as it became or, where one is left out, as it was."""
+    changed = [line for line in unified_diff(old, new, lineterm="", n=0) if not line.startswith(("---", "+++"))]
+    added = [line[1:].strip() for line in changed if line.startswith("+")]
+    removed = [line[1:].strip() for line in changed if line.startswith("-")]
+    return added[0] if added and added[0] not in {")", ""} else f"without {removed[0]}"
 
 
 def explained() -> dict[str, str]:
@@ -135,32 +136,23 @@ def explained() -> dict[str, str]:
     return {mutant: reason["why"] for reason in reasons for mutant in reason["mutants"]}
 
 
-def judge(target: Target, folder: Path, chosen: set[str] | None) -> int:
+def judge(target: Target, mutants: dict[str, Mutant], played: dict[str, Played]) -> int:
     """Compare what survived with what is explained; return the exit status."""
     known = explained()
-    outcomes: Counter[str] = Counter()
-    survived: list[str] = []
-    for name, code in results(target, folder).items():
-        if chosen is not None and name not in chosen:
-            continue
-        outcome = "not played" if code is None else KILLED.get(code, "survived")
-        if outcome == "survived":
-            survived.append(change(folder, name))
-            outcome = "explained" if survived[-1] in known else "survived"
-        outcomes[outcome] += 1
-    unknown = sorted({mutant for mutant in survived if mutant not in known})
+    outcomes = Counter(played[name].outcome if name in played else "not played" for name in mutants)
+    survived = [mutants[name].change for name, what in played.items() if what.outcome == SURVIVED]
+    unknown = sorted(change for change in survived if change not in known)
     modules = {Path(module).stem for module in target.modules}
-    # Of a sample nothing can be said of what was not in it.
-    stale = [] if chosen else [mutant for mutant in known if mutant.split(".")[0] in modules and mutant not in survived]
-    for mutant in unknown:
-        print(f"no test finds   {mutant}")
-    for mutant in stale:
-        print(f"is found by now {mutant}")
-    total = outcomes.total()
-    killed = outcomes["killed"] + outcomes["timeout"]
+    stale = [change for change in known if change.split(".")[0] in modules and change not in survived]
+    for change in unknown:
+        print(f"no test finds   {change}")
+    for change in () if outcomes["not played"] else stale:  # of what was not played nothing can be said
+        print(f"is found by now {change}")
+    found = outcomes[FOUND] + outcomes[TIMEOUT]
     print(
-        f"{total} mutants: {killed} found ({killed / max(total, 1):.1%}), {outcomes['explained']} that change nothing,"
-        f" {outcomes['survived']} not found, {outcomes['not played']} not played"
+        f"{len(mutants)} mutants: {found} found ({found / max(len(played), 1):.1%}; {outcomes[TIMEOUT]} a test without"
+        f" end), {len(survived) - len(unknown)} that change nothing, {len(unknown)} not found,"
+        f" {outcomes['not played']} not played"
     )
     return 1 if unknown or outcomes["not played"] else 0
 
@@ -169,36 +161,40 @@ def main() -> int:
     """Play."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("target", nargs="?", default="state", choices=TARGETS)
-    parser.add_argument(
-        "--folder", type=Path, default=Path("build/mutation"), help="kept, so that another run is quick"
-    )
-    parser.add_argument("--sample", type=int, help="so many of its mutants, instead of all")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--children", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--again", action="store_true", help="only those that no test found and no reason explains")
+    parser.add_argument("--folder", type=Path, default=Path("build/mutation"), help="where it is played, and kept")
+    parser.add_argument("--only", default="", help="those whose change contains this text")
+    parser.add_argument("--children", type=int, default=2 * (os.cpu_count() or 1), help="one that hangs takes no CPU")
+    parser.add_argument("--again", action="store_true", help="also those that no test found and no reason explains")
     parser.add_argument("--judge", action="store_true", help="play nothing")
     options = parser.parse_args()
     target = TARGETS[options.target]
-    folder = options.folder.resolve() / options.target
-    if not options.judge:
-        lay_out(target, folder)
-    chosen: set[str] | None = None
-    if options.sample is not None:
-        if not results(target, folder):
-            mutmut(folder, "no.such.mutant", children=options.children)  # makes them, and plays none
-        chosen = set(random.Random(options.seed).sample(sorted(results(target, folder)), options.sample))
-    names = sorted(chosen or ())
-    if options.again:
-        names = [
+    folder: Path = options.folder.resolve() / options.target
+    mutants = lay_out(target, folder / "mutants")
+    journal = folder / "played.jsonl"
+    played: dict[str, Played] = {}
+    for line in journal.read_text("utf-8").splitlines() if journal.exists() else ():
+        name, function, *what = json.loads(line)
+        if name in mutants and mutants[name].function == function:
+            played[name] = Played(*what)
+
+    with journal.open("a", encoding="utf-8") as lines:
+
+        def note(name: str, what: Played) -> None:
+            played[name] = what
+            lines.write(json.dumps([name, mutants[name].function, *what]) + "\n")
+            lines.flush()
+            print(f"{len(played):5} {what.outcome:9} {mutants[name].change}", file=sys.stderr)
+
+        known = explained()
+        chosen = [
             name
-            for name, code in results(target, folder).items()
-            if KILLED.get(code or 0) is None
-            and (chosen is None or name in chosen)
-            and change(folder, name) not in explained()
+            for name, mutant in mutants.items()
+            if options.only in mutant.change
+            and (name not in played or (options.again and played[name].outcome != FOUND and mutant.change not in known))
         ]
-    if not options.judge:
-        mutmut(folder, *names, children=options.children)
-    return judge(target, folder, chosen)
+        if chosen and not options.judge:
+            play(target.tests, chosen, options.children, note)
+    return judge(target, mutants, played)
 
 
 if __name__ == "__main__":
