@@ -308,6 +308,7 @@ class Cell:
         if owed is None:
             owed = self._debts.setdefault(self.key, Owed(self, self.wall()))
         owed.cell = self
+        owed.used_at = self.clock.monotonic()
         return owed
 
     def owe(self, *reports: Report) -> None:

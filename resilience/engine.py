@@ -23,6 +23,7 @@ from resilience.errors import (
 )
 from resilience.fallback import PrivateRecord
 from resilience.fuse import Fuse
+from resilience.gather import MOST_KEYS, UNUSED_AFTER
 from resilience.permits import Permit
 from resilience.policy import FAILURE, FOREVER, LATER, NEUTRAL, Admit, Control, Lease, Refusal, Report
 from resilience.sharedclock import SharedClock
@@ -31,7 +32,7 @@ from resilience.storage import Capability, Snapshot
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
     from threading import Thread
     from typing import Any, TypeVar
@@ -55,6 +56,10 @@ _MOST_DRAWN = 2.0**64
 
 LOCK_TIMEOUTS_OF_AN_OUTAGE = 2
 """So many lock time-outs of a key in a row count as `StorageUnavailable`."""
+
+
+_LOOKED_AT = 3
+"""So many keys are looked at each time, see `Engine._unused`."""
 
 
 class Reading:
@@ -90,6 +95,7 @@ class Engine:
         "_prepare",
         "_prober",
         "_recheck",
+        "_round",
         "_timeout",
     )
 
@@ -115,6 +121,7 @@ class Engine:
         self._prober: Thread | None = None
         self._making = RLock()
         self._debts: dict[Key, Owed] = {}
+        self._round: Iterator[Key] = iter(())
         self._fuses: dict[Key, Fuse] = {}
 
     def retune(self, timeout: float, max_staleness: float, recheck: Callable[[], object] | None) -> None:
@@ -148,6 +155,9 @@ class Engine:
             raise memo.rejection(now)
         if self._recheck is not None:
             self._recheck()
+        if len(self._debts) > MOST_KEYS:
+            for unused in self._unused():
+                self.settle(unused)
         view = cell.view
         trying = False
         if not self._is_well(cell):
@@ -170,6 +180,9 @@ class Engine:
             raise memo.rejection(now)
         if self._recheck is not None:
             self._recheck()
+        if len(self._debts) > MOST_KEYS:
+            for unused in self._unused():
+                await self.asettle(unused)
         outage, trying = self._outage_of_call(cell)
         if outage is not None:  # nothing is asked that would block the loop
             return self._admit_in_an_outage(cell, outage, anonymous=False)
@@ -595,6 +608,28 @@ class Engine:
                 prober.join(self._timeout)
             except RuntimeError:  # an observer in that very thread closes the runtime
                 pass
+
+    def _unused(self) -> list[Cell]:
+        """Look at the next few keys: let go of those that nobody uses any more, and return those that owe something.
+
+        Breakers of hosts or tenants come and go by the million.  Each takes the slow road once at least, so that to
+        look at a few each time keeps pace.
+        """
+        owing: list[Cell] = []
+        now = self._clock.monotonic()
+        for _ in range(0 if self._fuse.is_blown else _LOOKED_AT):  # in an outage nothing is asked for their sake
+            key = next(self._round, None)
+            if key is None:
+                self._round = iter(list(self._debts))
+                break
+            owed = self._debts.get(key)
+            if owed is None or now - owed.used_at < UNUSED_AFTER:
+                continue
+            if owed:
+                owing.append(owed.cell)
+            elif not owed.lock_timeouts:
+                self._debts.pop(key, None)
+        return owing
 
     # -- the storage -------------------------------------------------------------------------------------------------
 

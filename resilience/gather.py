@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 LIMIT = 64
 """Reports that are owed to one key at most; beyond it the oldest is given up."""
 
+MOST_KEYS = 1000
+"""With more, those are let go of that nobody uses."""
+
+UNUSED_AFTER = 60.0
+"""Seconds."""
+
 TELL_REJECTIONS_EVERY = 1.0
 """Seconds between two commits that are made for rejections alone."""
 
@@ -31,7 +37,7 @@ class Owed:
     and taking never replaces the two lists.
     """
 
-    __slots__ = ("_lock", "asked", "cell", "gathered", "lock_timeouts", "rejected", "reports", "told_at")
+    __slots__ = ("_lock", "asked", "cell", "gathered", "lock_timeouts", "rejected", "reports", "told_at", "used_at")
 
     def __init__(self, cell: Cell, now: float) -> None:
         self.cell = cell
@@ -48,6 +54,8 @@ class Owed:
         """`Step.asks` of the step that was seen last; `None`: of none yet."""
         self.lock_timeouts = 0
         """So many in a row."""
+        self.used_at = 0.0
+        """Monotonic second at which somebody last came here by the slow road, as a key in use does once a second."""
         self._lock = allocate_lock()
 
     def __bool__(self) -> bool:

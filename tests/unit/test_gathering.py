@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Key, Runtime, StorageLockTimeout
+from resilience.gather import Owed
 from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -587,3 +588,70 @@ def test_a_coroutine_that_was_slow_or_outlived_its_bucket_is_counted_as_what_it_
         asyncio.run(work())
         status = breaker.status()
         assert (status.success_count, status.slow_count, status.failure_count) == (3, slow, 0)
+
+
+class TestManyKeys:
+    """Breakers of hosts or tenants come and go; what the process keeps of them does not grow with them."""
+
+    KEYS = 40
+
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        return f"awaited:{tmp_path}"
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("resilience.engine.MOST_KEYS", 5)
+
+    @staticmethod
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(thing, Owed) for thing in gc.get_objects())
+
+    @pytest.mark.parametrize("way", ["called", "awaited"])
+    def test_those_that_nobody_uses_are_let_go_of_and_what_they_owe_is_committed(
+        self, here: Runtime, process: Callable[[], Runtime], clock: ManualClock, way: str
+    ) -> None:
+        tenants = CircuitBreaker.family("tenants", max_guards=3, runtime=here, window="time", window_duration="1h")
+
+        async def answer() -> int:
+            return 1
+
+        async def calls() -> None:
+            for tenant in range(self.KEYS):
+                clock.advance(5)
+                if way == "called":
+                    tenants[str(tenant)].call(lambda: 1)
+                else:
+                    await tenants[str(tenant)].acall(answer)
+
+        before = self.kept()
+        asyncio.run(calls())
+        assert self.kept() - before < 25
+        elsewhere = CircuitBreaker.family("tenants", runtime=process(), window="time", window_duration="1h")
+        counts = [elsewhere[str(tenant)].status().success_count for tenant in range(self.KEYS)]
+        assert counts[:15] == [1] * 15
+
+    def test_those_that_are_in_use_are_kept(self, here: Runtime, clock: ManualClock) -> None:
+        tenants = CircuitBreaker.family("tenants", runtime=here, window="count")
+        before = self.kept()
+        for call in range(30):
+            clock.advance(5)
+            tenants[str(call % 10)].call(lambda: 1)
+        assert self.kept() - before == 10
+
+    def test_what_cannot_be_committed_is_owed_for_as_long_as_it_takes(self, here: Runtime, clock: ManualClock) -> None:
+        storage = here.opened.storage
+        late = StorageLockTimeout("somebody else has it", key=Key("circuit_breaker", "tenants:0"))
+        tenants = CircuitBreaker.family("tenants", max_guards=3, runtime=here, failure_threshold=5)
+        storage.plan("lock", late)
+        fail(tenants["0"])
+        for tenant in range(1, self.KEYS):
+            clock.advance(5)
+            with pytest.raises(ConnectionError):
+                tenants[str(tenant)].call(_raise)
+        assert tenants["0"].status().failure_count == 1
+
+
+def _raise() -> None:
+    raise ConnectionError
