@@ -121,7 +121,7 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
     except BaseException as error:
         unknown = error.outcome_unknown if isinstance(error, StorageUnavailable) else done.is_unknown
         if owed is not None and taken and not unknown:
-            cell.owing().give_back(taken)
+            cell.owing().give_back(taken, overdue=not patient)
         if done.resets:  # a record that was set aside stays so
             done.moves = done.tells = ()
             announcer.committed(cell, done)

@@ -37,7 +37,18 @@ class Owed:
     and taking never replaces the two lists.
     """
 
-    __slots__ = ("_lock", "asked", "cell", "gathered", "lock_timeouts", "rejected", "reports", "told_at", "used_at")
+    __slots__ = (
+        "_lock",
+        "asked",
+        "cell",
+        "gathered",
+        "is_overdue",
+        "lock_timeouts",
+        "rejected",
+        "reports",
+        "told_at",
+        "used_at",
+    )
 
     def __init__(self, cell: Cell, now: float) -> None:
         self.cell = cell
@@ -52,6 +63,8 @@ class Owed:
         """Wall-clock second at which rejections were told last."""
         self.asked: int | None = None
         """`Step.asks` of the step that was seen last; `None`: of none yet."""
+        self.is_overdue = False
+        """Whether somebody gave it back who only tried the lock: it is due at once for whoever may wait."""
         self.lock_timeouts = 0
         """So many in a row."""
         self.used_at = 0.0
@@ -69,6 +82,8 @@ class Owed:
         :param gather: seconds for which outcomes may be gathered.
         :param asks: `Step.asks` now; if it is another than before, somebody asked for what was gathered.
         """
+        if self.is_overdue:
+            return True
         for first, edge in self.gathered[:1]:
             if asks != self.asked or not first.at <= now < min(first.at + gather, edge):
                 return True
@@ -83,6 +98,7 @@ class Owed:
     def take(self, now: float) -> list[Report | Rejected]:
         """Take all out, to commit it; whoever fails to gives it back with `give_back`."""
         with self._lock:
+            self.is_overdue = False
             taken: list[Report | Rejected] = [*self.reports]
             self.reports.clear()
             gathered = self.gathered[:]
@@ -95,12 +111,16 @@ class Owed:
                 self.told_at = now
         return taken
 
-    def give_back(self, taken: list[Report | Rejected]) -> None:
-        """Owe again what was taken and could not be committed."""
+    def give_back(self, taken: list[Report | Rejected], *, overdue: bool) -> None:
+        """Owe again what was taken and could not be committed.
+
+        :param overdue: the lock was only tried: whoever may wait for it commits this before a decision.
+        """
         self.owe(*[event for event in taken if isinstance(event, Report)])
         for event in taken:
             if isinstance(event, Rejected):
                 self.rejected.extend([None] * event.count)
+        self.is_overdue = overdue
 
 
 def _merged(gathered: list[Gathered]) -> list[Report]:

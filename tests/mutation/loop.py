@@ -101,12 +101,11 @@ class Loop:
         for mutant in sorted(self._mutants, key=length):
             while len(self._running) >= self._children:
                 self._collect()
-            function = function_of(mutant)
-            if not tests[function]:
-                self._note(mutant, Played(SURVIVED, said="no test reaches it"))
-                continue
-            found = self._found_by[function]
-            chosen = sorted(tests[function], key=lambda test: (-found[test], reached[test].seconds))
+            found = self._found_by[function_of(mutant)]
+            # What no test seems to reach may be reached in a process that a test forks.
+            chosen = sorted(
+                tests[function_of(mutant)] or reached, key=lambda test: (-found[test], reached[test].seconds)
+            )
             # Seconds of CPU, which hardly grow on a busy machine; a mutant that hangs is a rare one.
             self._begin(session, mutant, chosen, 10 + 3 * sum(reached[test].seconds for test in chosen))
         while self._running:
@@ -168,7 +167,7 @@ class Loop:
         if said.exists():
             test, line = json.loads(said.read_text("utf-8"))
             self._found_by[function_of(child.mutant)][test] += 1
-            played = Played(TIMEOUT if "Timeout" in line else FOUND, test, line)
+            played = Played(TIMEOUT if "from pytest-timeout" in line else FOUND, test, line)
         elif status:  # it was ended at its limit, or the interpreter itself fell
             played = Played(TIMEOUT, said=f"status {os.waitstatus_to_exitcode(status)}")
         else:

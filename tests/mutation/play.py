@@ -64,6 +64,8 @@ TARGETS = {
             "tests/unit/test_gathering.py",
             "tests/unit/test_core_edges.py",
             "tests/unit/test_engine_particulars.py",
+            "tests/unit/test_engine_deadlines.py",
+            "tests/unit/test_network_outages.py",
             "tests/unit/test_guard.py",
             "tests/unit/test_ports.py",
             "tests/unit/test_reload.py",

@@ -892,7 +892,7 @@ def test_nothing_owed_is_nothing_to_take(runtime: Runtime) -> None:
     taken = owed.take(2.0)
     assert [event.count for event in taken] == [2]
     assert not owed
-    owed.give_back(taken)
+    owed.give_back(taken, overdue=False)
     assert len(owed.rejected) == 2
 
 

@@ -6,12 +6,14 @@ Each was found missing by a change of the code that no other test noticed, see `
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
 import warnings
+import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from storages import giving
@@ -28,7 +30,7 @@ from resilience import (
 )
 from resilience.fallback import PrivateRecord
 from resilience.permits import parse_token
-from resilience.policy import Admit, Step
+from resilience.policy import Admit, Report, Step
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
 if TYPE_CHECKING:
@@ -300,12 +302,13 @@ class TestOutage:
         breaker.record_success(strict=True)
         assert told.names == ["degraded", "recovered"]
 
-    def test_a_private_copy_gathers_and_commits(self, storage: Faulty) -> None:
+    def test_a_private_copy_gathers_and_commits(self, storage: Faulty, told: Recorder) -> None:
         breaker = make(window="count", window_size=30, gather=60)
         everything_fails(storage)
         for _ in range(3):  # there is room for two
             breaker.call(lambda: 1)
         assert breaker.status().success_count == 3
+        assert told.names == ["degraded"]  # what the copy does says nothing of the storage
 
     def test_so_it_does_for_coroutines(self, storage: Faulty) -> None:
         breaker = make(window="count", window_size=30, gather=60)
@@ -364,6 +367,147 @@ class TestOutage:
         keys = [event.key for event in told.events if event.name == "degraded"]
         assert keys == [None, KEY]  # the third is the first of them again, which goes on
 
+    @pytest.mark.parametrize("outcome", ["success", "failure"])
+    def test_a_report_in_the_one_try_a_second_saves_though_nothing_changed(
+        self, storage: Faulty, clock: ManualClock, told: Recorder, outcome: Any
+    ) -> None:
+        breaker = make()
+        permits = [breaker.acquire(), breaker.acquire()]
+        breaker.disable()  # nothing is counted
+        everything_fails(storage)
+        breaker.record_failure()
+        for permit, fault in zip(permits, (DOWN, None), strict=True):
+            storage.always = {"save": fault}
+            clock.advance(1)
+            permit.report(outcome, None, None)
+            assert told.names == (["degraded"] if fault else ["degraded", "recovered"])
+
+    def test_so_does_what_settles(self, storage: Faulty, runtime: Runtime, clock: ManualClock, told: Recorder) -> None:
+        breaker = make(window="time", gather=60)
+        breaker.call(lambda: 1)
+        elsewhere = Runtime(storage=runtime.url, clock=clock, environ={})
+        CircuitBreaker("payments", runtime=elsewhere).disable()
+        elsewhere.close()
+        everything_fails(storage)
+        assert breaker.status().degraded
+        for fault in (DOWN, None):
+            storage.always = {"save": fault}
+            clock.advance(1)
+            runtime.opened.engine.settle_all()
+            assert told.names == (["degraded"] if fault else ["degraded", "recovered"])
+        assert told.events[1].data == {"seconds": 2.0, "storage": "faulty"}
+
+    def test_what_fails_to_settle_is_said_as_it_was_raised(self, storage: Faulty, told: Recorder) -> None:
+        breaker = make(window="time", gather=60)
+        breaker.call(lambda: 1)
+        storage.always = {"lock": giving(None)}
+        assert breaker.status().degraded
+        assert [(event.key, event.data["error"]) for event in told.events] == [
+            (KEY, "storage faulty: its lock returned None, not a context manager")
+        ]
+
+    def test_a_lock_that_is_taken_in_the_one_try_goes_on_with_the_outage(
+        self, storage: Faulty, clock: ManualClock, told: Recorder
+    ) -> None:
+        """There is no first time for it then: what is reported meanwhile is seen in the private copy."""
+        breaker = make()
+        everything_fails(storage)
+        breaker.record_failure()
+        storage.always = {"lock": LATE}
+        clock.advance(1)
+        breaker.record_failure()
+        assert breaker.status().failure_count == 2
+        clock.advance(1)
+        assert breaker.call(lambda: 1) == 1
+        assert breaker.status().degraded
+        assert told.names == ["degraded", "degraded"]  # of the storage, and of the key
+        assert told.events[1] == Event(
+            "degraded",
+            KEY,
+            clock.wall() - 1,
+            {"error": "somebody else has the lock", "mode": "local", "storage": "faulty"},
+        )
+
+    def test_a_bug_of_the_policy_is_an_outage_of_its_key(self, storage: Faulty, told: Recorder) -> None:
+        class Buggy(CircuitBreakerPolicy):
+            __slots__ = ()
+
+            def step(self, state: Any, event: Any, /) -> Step:
+                if isinstance(event, Report):
+                    raise ZeroDivisionError("a bug")
+                return super().step(state, event)
+
+        class BuggyBreaker(CircuitBreaker):
+            __slots__ = ()
+            policy_type = Buggy
+
+        BuggyBreaker("payments").record_success()
+        assert [(event.key, event.data["error"]) for event in told.events] == [(KEY, "a bug")]
+
+    def test_without_a_permit_is_asked_for_at_each_step(self, storage: Faulty, clock: ManualClock) -> None:
+        breaker = AskedBreaker("payments", window="time", gather=0.5)
+        Asked.anonymous = []
+        assert breaker.check()
+        breaker.record_success()
+        clock.advance(0.6)
+        assert breaker.check()  # what was gathered goes first
+        everything_fails(storage)
+        clock.advance(1)
+        for _ in range(2):
+            assert breaker.check()
+            clock.advance(0.6)
+        assert len(Asked.anonymous) > 5
+        assert set(Asked.anonymous) == {True}
+        Asked.anonymous.clear()
+        clock.advance(1)
+        breaker.acquire()
+        clock.advance(1)
+        asyncio.run(breaker.acall(well))
+        assert Asked.anonymous
+        assert set(Asked.anonymous) == {False}
+
+
+class Asked(CircuitBreakerPolicy):
+    """Notes what it is told of those who ask to be let in."""
+
+    __slots__ = ()
+    anonymous: ClassVar[list[bool]] = []
+
+    def step(self, state: Any, event: Any, /) -> Step:
+        if isinstance(event, Admit):
+            Asked.anonymous.append(event.anonymous)
+        return super().step(state, event)
+
+
+class AskedBreaker(CircuitBreaker):
+    __slots__ = ()
+    policy_type = Asked
+
+
+class TestLocks:
+    def test_what_is_due_and_cannot_be_committed_keeps_nobody_out(
+        self, storage: Faulty, clock: ManualClock, told: Recorder
+    ) -> None:
+        """It waits once for the lock, and is let in."""
+        breaker = make(window="time", gather=0.5)
+        breaker.call(lambda: 1)
+        clock.advance(0.6)
+        storage.calls.clear()
+        storage.plan("lock", LATE)
+        permit = breaker.acquire()
+        assert (storage.calls, told.names) == (["lock"], [])
+        permit.success()
+        assert breaker.status().success_count == 2
+
+    def test_rejections_are_told_once_a_second(self, storage: Faulty, clock: ManualClock) -> None:
+        breaker = make()
+        breaker.force_open()
+        for elapsed, expected in ((0, 0), (0.75, 0), (0.1875, 0), (0.0625, 1), (0.9375, 0), (0.0625, 1)):
+            storage.calls.clear()
+            clock.advance(elapsed)
+            assert not breaker.check()
+            assert storage.calls.count("save") == expected
+
 
 # --- settings that change ---------------------------------------------------------------------------------------------
 
@@ -415,6 +559,30 @@ def test_a_permit_that_is_given_back_asks_nobody(storage: Faulty, clock: ManualC
     assert (repr(permit), storage.calls) == ("<Permit 0 (reported)>", [])
 
 
+def test_a_permit_says_how_long_it_holds(runtime: Runtime, clock: ManualClock) -> None:
+    breaker = make(failure_threshold=1, permit_timeout=45)
+    assert breaker.acquire().expires_at is None
+    breaker.record_failure()
+    clock.advance(30)
+    assert breaker.acquire().expires_at == clock.wall() + 45
+
+
+def test_a_permit_is_timed_only_if_it_was_from_its_beginning(runtime: Runtime, clock: ManualClock) -> None:
+    """The configuration may change while a call is under way."""
+    window: dict[str, Any] = {"window": "count", "window_size": 10}
+    breaker, slowly = make(**window), make(**window, slow_call_rate_threshold=1, slow_call_duration=2)
+    plain, timed = breaker.acquire(), slowly.acquire()
+    clock.advance(3)
+    plain.cell.follow(timed.cell.policy)
+    plain.failure()
+    status = breaker.status()
+    assert (status.failure_count, status.slow_count) == (1, 0)
+    timed.cell.follow(CircuitBreakerPolicy.from_settings(CircuitBreakerPolicy.settings_model()(**window), None))
+    timed.failure()
+    status = slowly.status()
+    assert (status.failure_count, status.slow_count) == (2, 0)
+
+
 def test_a_permit_says_what_failed(runtime: Runtime) -> None:
     breaker = make()
     breaker.acquire().failure(OSError("x"))
@@ -456,27 +624,27 @@ REQUEST: ContextVar[str] = ContextVar("REQUEST")
 
 
 def test_eight_threads_of_its_own_that_know_whose_call_it_is(tmp_path: Path) -> None:
-    names: list[str] = []
     seen: list[str] = []
-    together = threading.Barrier(8)
+    go_on = threading.Event()
 
     def noting(well: Callable[..., Any], *arguments: Any) -> Any:
-        names.append(threading.current_thread().name)
+        assert go_on.wait(10)
         seen.append(REQUEST.get())
-        if len(names) <= 8:
-            together.wait(10)
         return well(*arguments)
 
     async def main() -> None:
         REQUEST.set("the ninth")
-        await asyncio.gather(*[make(str(number)).acall(well) for number in range(9)])
+        calls = [asyncio.create_task(make(str(number)).acall(well)) for number in range(9)]
+        await asyncio.sleep(0)  # each has asked for a thread
+        names = [thread.name for thread in threading.enumerate()]
+        go_on.set()
+        assert await asyncio.gather(*calls) == ["well"] * 9
+        assert sum(name.startswith("resilience_") for name in names) == 8
 
     with Runtime(storage=f"threaded:{tmp_path}") as runtime:
         runtime.opened.storage.always = {"load": noting}
         asyncio.run(main())
-    assert set(seen) == {"the ninth"}
-    assert len(set(names)) == 8
-    assert all(name.startswith("resilience") for name in names)
+    assert seen == ["the ninth"] * 9
 
 
 @pytest.mark.parametrize("scheme", ["awaited"])
@@ -487,6 +655,54 @@ class TestAwaited:
         storage.always = {"aload": asyncio.CancelledError()}
         with pytest.raises(StorageUnavailable, match=r"^storage awaited: its load raised CancelledError"):
             asyncio.run(breaker.acall(well))
+
+    @pytest.mark.parametrize(("hook", "named"), [("aload", "load"), ("asave", "save"), ("lock", "lock")])
+    def test_what_it_raises_is_named(self, storage: Faulty, told: Recorder, hook: str, named: str) -> None:
+        breaker = make()
+        storage.always = {hook: OSError("cable")}
+
+        async def failing() -> None:
+            raise KeyError("the dependency")
+
+        with pytest.raises(KeyError):
+            asyncio.run(breaker.acall(failing))
+        assert [event.data["error"] for event in told.events] == [f"storage awaited: its {named} raised OSError: cable"]
+
+    def test_what_nobody_waits_for_any_more_is_finished_though_nothing_else_knows_of_it(
+        self, storage: Faulty, clock: ManualClock
+    ) -> None:
+        """A loop keeps only weak references to its tasks."""
+        breaker = make(failure_threshold=1, half_open_max_calls=1)
+        breaker.record_failure()
+        clock.advance(30)
+        waiting: list[weakref.ref[asyncio.Future[None]]] = []
+
+        async def slowly(well: Callable[..., Any], *arguments: Any) -> Any:
+            answered = asyncio.get_running_loop().create_future()
+            waiting.append(weakref.ref(answered))
+            await answered
+            return well(*arguments)
+
+        async def main() -> None:
+            storage.plan("asave", slowly)
+            call = asyncio.create_task(breaker.acall(well))
+            while not waiting:
+                await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            del call
+            gc.collect()
+            answered = waiting[0]()
+            assert answered is not None
+            answered.set_result(None)
+            del answered
+            async with asyncio.timeout(10):
+                while breaker.status().permits_in_use:
+                    await asyncio.sleep(0)
+
+        asyncio.run(main())
+        assert breaker.status().state == "half_open"
 
     def test_a_loop_that_ends_is_none(self, storage: Faulty, told: Recorder) -> None:
         reached = asyncio.Event()
