@@ -217,7 +217,7 @@ def _resolve(manager: pluggy.PluginManager, caller: Caller, name: str) -> tuple[
         return own, name
     from resilience.watching import WatchedHook
 
-    hook = WatchedHook(own, arguments, watchers)
+    hook = WatchedHook(own, arguments, watchers, "the storage")
     manager.register(_Innermost(caller.name, hook.innermost()), f"innermost {caller.name}")
     hook.wrapped = caller
     return hook, f"{name}, watched by {watchers}"
@@ -244,17 +244,23 @@ def _by_position(
 def _each(
     manager: pluggy.PluginManager, caller: Caller, names: list[str], trace: Trace | None
 ) -> list[tuple[str, Callable[..., object]]]:
-    """One caller per plugin that implements a hook, with all the wrappers around it."""
-    parameter = caller.name.removeprefix(f"{PROJECT}_")
-    plain = {found.plugin_name: found for found in caller.get_hookimpls() if not (found.wrapper or found.hookwrapper)}
-    each: list[tuple[str, Callable[..., object]]] = []
-    for name in names:
-        if name in plain:
-            others = [found.plugin for label, found in plain.items() if label != name]
-            tell = _by_keyword(manager.subset_hook_caller(caller.name, others), parameter)
-            each.append((name, tell if trace is None else trace(tell, caller.name, name)))
-    return each
+    """One function per plugin that implements a hook, with all the wrappers around it."""
+    implementations = caller.get_hookimpls()
+    plain = {found.plugin_name: found for found in implementations if not (found.wrapper or found.hookwrapper)}
+    watchers = ", ".join(found.plugin_name for found in implementations if found.plugin_name not in plain)
+    arguments = (caller.name.removeprefix(f"{PROJECT}_"),)
+    told = [name for name in names if name in plain]
+    each = {name: _by_position(plain[name].function, plain[name].argnames, arguments) for name in told}
+    if watchers:
+        from resilience.watching import WatchedHook
 
-
-def _by_keyword(caller: Caller, parameter: str) -> Callable[[object], object]:
-    return lambda told: caller(**{parameter: told})
+        # A wrapper that fails keeps nothing from any of them: each is called by itself, with all wrappers around it.
+        hooks = {name: WatchedHook(each[name], arguments, watchers, f"observer {name}") for name in told}
+        parts = {name: [plain[name].plugin, _Innermost(caller.name, hooks[name].innermost())] for name in told}
+        for name, (_, innermost) in parts.items():
+            manager.register(innermost, f"innermost {caller.name} of {name}")
+        for name, hook in hooks.items():
+            others = [part for other in told if other != name for part in parts[other]]
+            hook.wrapped = manager.subset_hook_caller(caller.name, others)
+        each.update(hooks)
+    return [(name, tell if trace is None else trace(tell, caller.name, name)) for name, tell in each.items()]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["traced"]
 
 _LONGEST = 400
+_TOLD = {"resilience_transition", "resilience_event"}
+"""The hooks of observers, who answer nothing."""
 
 
 def traced(function: Callable[..., Any], hook: str, by: str) -> Callable[..., Any]:
@@ -46,7 +48,7 @@ def traced(function: Callable[..., Any], hook: str, by: str) -> Callable[..., An
         except BaseException as error:
             _say(start, hook, by, arguments, _failed(error))
             raise
-        _say(start, hook, by, arguments, _shown(answer))
+        _say(start, hook, by, arguments, "done" if hook in _TOLD else _shown(answer))
         return answer
 
     return call
@@ -137,8 +139,6 @@ def _shown(answer: object) -> str:
         if answer.payload is None:
             return "nothing stored"
         return f"version {answer.version}, {len(answer.payload)} bytes"
-    if answer in ([], [None]):
-        return "done"  # by observers, who answer nothing
     return repr(answer) if answer is None or isinstance(answer, bool) else f"a {type(answer).__name__}"
 
 

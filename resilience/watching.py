@@ -1,4 +1,4 @@
-"""Hook wrappers around a storage watch: whatever they do, the caller gets what the storage gave.
+"""Hook wrappers watch: whatever they do, the caller gets what the storage gave, and each observer is told.
 
 A wrapper that raises, that swallows an error or that answers with something else is reported to the logger
 ``resilience`` once a minute, as an observer that raises is, and changes nothing.
@@ -22,24 +22,26 @@ COMPLAIN_EVERY = 60.0
 
 
 class WatchedHook:
-    """A hook of a storage with wrappers around it, called by position.
+    """A hook with wrappers around it, called by position.
 
-    :param own: the storage's own function, called by position.
+    :param own: the function of the storage or the observer itself, called by position.
     :param arguments: the names of the arguments.
     :param watchers: names of the plugins that wrap it.
+    :param watched: whose hook it is, for messages.
     """
 
-    def __init__(self, own: Callable[..., object], arguments: Sequence[str], watchers: str) -> None:
+    def __init__(self, own: Callable[..., object], arguments: Sequence[str], watchers: str, watched: str) -> None:
         self._own = own
         self._arguments = arguments
         self._watchers = watchers
+        self._watched = watched
         self._here = threading.local()
         self._complained_at = float("-inf")
         self.wrapped: Callable[..., object] = own
-        """Calls the wrappers and the storage, by keyword."""
+        """Calls the wrappers and what they are around, by keyword."""
 
     def innermost(self) -> Callable[..., Generator[None, object, object]]:
-        """Make the wrapper that stands between the storage and all others, and remembers what the storage gave."""
+        """Make the wrapper that all others stand around, and that remembers what came from inside."""
 
         @hookimpl(wrapper=True, trylast=True)
         def remember() -> Generator[None, object, object]:
@@ -54,7 +56,7 @@ class WatchedHook:
         return remember
 
     def __call__(self, *arguments: object) -> object:
-        """Ask the storage, let the wrappers watch, and give what the storage gave."""
+        """Ask whose hook it is, let the wrappers watch, and give what was given."""
         here = self._here
         before: Outcome | None = getattr(here, "outcome", None)  # a wrapper may use a guard itself
         here.outcome = None
@@ -68,13 +70,13 @@ class WatchedHook:
             outcome: Outcome | None = here.outcome
             here.outcome = before
         if outcome is None:
-            self._complain("raised before the storage was asked", failure)
+            self._complain(f"raised before {self._watched} was asked", failure)
             return self._own(*arguments)
         result, error = outcome
         if failure is not error:
-            self._complain("raised" if error is None else "changed the error of the storage", failure)
+            self._complain("raised" if error is None else f"changed the error of {self._watched}", failure)
         elif given is not result:
-            self._complain("changed what the storage gave", None)
+            self._complain(f"changed what {self._watched} gave", None)
         if error is not None:
             raise error
         return result

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from storages import Awaited, Faulty
 
-from resilience import CircuitBreaker, Key, Runtime, Snapshot, StorageUnavailable, Version, clock, hookimpl
+from resilience import (
+    CircuitBreaker,
+    Key,
+    Runtime,
+    Snapshot,
+    StorageUnavailable,
+    Transition,
+    Version,
+    clock,
+    hookimpl,
+)
 from resilience.watching import COMPLAIN_EVERY
 
 if TYPE_CHECKING:
@@ -182,6 +192,75 @@ def test_nor_does_it_change_an_error(watcher: object, caplog: pytest.LogCaptureF
         runtime.opened.ports.load(KEY, 1)
     (record,) = caplog.records
     assert record.getMessage() == "hook wrapper changed the error of the storage; wrappers only watch"
+
+
+ALONE = {"RESILIENCE_PLUGINS_AUTOLOAD": "0"}
+
+
+class Told:
+    """An observer, and what it was told."""
+
+    def __init__(self) -> None:
+        self.states: list[str] = []
+
+    @hookimpl
+    def resilience_transition(self, transition: Transition) -> None:
+        self.states.append(transition.new)
+
+
+class Deaf:
+    @hookimpl
+    def resilience_transition(self) -> None:
+        raise LookupError("of its own")
+
+
+class Mute:
+    """Wraps the hooks of other observers, and fails before it lets anything through."""
+
+    @hookimpl(wrapper=True)
+    def resilience_transition(self) -> Watch:
+        print(1 / self.nothing)
+        return (yield)
+
+    nothing = 0
+
+
+class Listening:
+    """Wraps them, and sees what comes out of each."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    @hookimpl(wrapper=True)
+    def resilience_transition(self, transition: Transition) -> Watch:
+        try:
+            given = yield
+        except LookupError as error:
+            self.heard.append(str(error))
+            raise
+        self.heard.append(transition.new)
+        return given
+
+
+def test_nor_does_it_keep_an_observer_from_what_the_others_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    observers = [Told(), Mute(), Listening(), Told()]
+    with Runtime(storage=Faulty("told:"), observers=observers, environ=ALONE):
+        CircuitBreaker("payments", failure_threshold=1).record_failure()
+    assert [observer.states for observer in observers if isinstance(observer, Told)] == [["open"]] * 2
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert said == [f"hook wrapper raised before observer Told #{n} was asked; wrappers only watch" for n in (1, 4)]
+
+
+def test_what_an_observer_raises_is_seen_by_the_wrapper_and_is_the_observer_s(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listening, told = Listening(), Told()
+    with Runtime(storage=Faulty("heard:"), observers=[Deaf(), listening, told], environ=ALONE):
+        CircuitBreaker("payments", failure_threshold=1).record_failure()
+    assert listening.heard == ["of its own", "open"]
+    assert told.states == ["open"]
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert (record.getMessage(), vars(record)["observer"]) == ("observer failed", "Deaf #1")
 
 
 def test_it_is_reported_again_after_a_while(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
