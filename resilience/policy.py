@@ -305,5 +305,8 @@ if TYPE_CHECKING:
 
         @property
         def judges_results(self) -> bool:
-            """Whether `judge_result` can say anything but success."""
+            """Whether `judge_result` can say anything but success.
+
+            Where a reload of the configuration begins to, a call that is under way may still be taken for a success.
+            """
             ...

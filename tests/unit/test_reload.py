@@ -13,7 +13,7 @@ from resilience import CircuitBreaker, CircuitOpenError, ConfigurationError, Run
 from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 
@@ -286,6 +286,78 @@ def test_measuring_begins_when_slow_calls_are_judged(program: Program) -> None:
     program.runtime.reload()
     slow()
     assert breaker.status().slow_count == 1
+
+
+def in_a_call(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
+    breaker.call(work)
+
+
+def in_a_coroutine(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
+    async def call() -> None:
+        work()
+
+    asyncio.run(breaker.acall(call))
+
+
+def in_a_block(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
+    with breaker:
+        work()
+
+
+def in_a_generator(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
+    def each() -> Iterator[object]:
+        yield
+        work()
+
+    list(breaker(each)())
+
+
+def in_an_async_generator(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
+    async def each() -> AsyncIterator[object]:
+        yield None
+        work()
+
+    async def main() -> None:
+        async for _ in breaker(each)():
+            pass
+
+    asyncio.run(main())
+
+
+def with_a_permit(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
+    permit = breaker.acquire()
+    work()
+    permit.success()
+
+
+NOTHING = "[circuit_breaker]\nfailure_threshold = 5\n"
+TWO, TEN = (f"[circuit_breaker]\nslow_call_rate_threshold = 1\nslow_call_duration = {limit}\n" for limit in (2, 10))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "slow"), [(NOTHING, TWO, 0), (TWO, NOTHING, 0), (TEN, TWO, 1), (TWO, TEN, 0)]
+)
+@pytest.mark.parametrize(
+    "use", [in_a_call, in_a_coroutine, in_a_block, in_a_generator, in_an_async_generator, with_a_permit]
+)
+@pytest.mark.parametrize("calls", [0, 2])  # the first one of a breaker takes another road than those that follow
+def test_a_call_that_is_under_way_is_slow_by_the_new_rule_if_it_was_measured_from_its_beginning(
+    program: Program, use: Callable[..., None], before: str, after: str, slow: int, calls: int
+) -> None:
+    program.say(before)
+    program.runtime.reload()
+    breaker = CircuitBreaker("a", window="count", minimum_calls=2)
+
+    def work() -> None:
+        program.say(after)
+        program.runtime.reload()
+        program.clock.advance(3)
+
+    for _ in range(calls):
+        use(breaker, int)
+    use(breaker, work)
+    status = breaker.status()
+    assert (status.success_count, status.failure_count, status.slow_count) == (calls + 1, 0, slow)
 
 
 def lookup(name: str) -> int:
