@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from importlib import invalidate_caches
 from typing import TYPE_CHECKING, Any
 
-from resilience import Capability, Event, Key, Snapshot, Transition, Version, hookimpl
+from resilience import Capability, Key, Snapshot, Version, hookimpl, testing
 from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
@@ -182,20 +182,8 @@ class Awaited(Casual):
         return await self._ado("asave", self._save, key, payload, expected, expires_at, timeout)
 
 
-class Recorder:
-    """An observer that remembers."""
-
-    def __init__(self) -> None:
-        self.transitions: list[Transition] = []
-        self.events: list[Event] = []
-
-    @hookimpl
-    def resilience_transition(self, transition: Transition) -> None:
-        self.transitions.append(transition)
-
-    @hookimpl
-    def resilience_event(self, event: Event) -> None:
-        self.events.append(event)
+class Recorder(testing.Recorder):
+    """An observer that remembers, asked in short."""
 
     @property
     def moves(self) -> list[tuple[str, str]]:

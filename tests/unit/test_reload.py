@@ -306,7 +306,7 @@ def in_a_block(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
 
 def in_a_generator(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
     def each() -> Iterator[object]:
-        yield
+        yield None
         work()
 
     list(breaker(each)())
