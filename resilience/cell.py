@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from resilience.errors import PluginError, ResilienceError, StorageIncompatible
 from resilience.gather import Owed
-from resilience.policy import FOREVER, KEEP, LATER, NEUTRAL, SUCCESS, Lease, Report
+from resilience.policy import FOREVER, KEEP, LATER, NEUTRAL, SUCCESS, Lease, Refusal, Report
 from resilience.storage import Snapshot, Word
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from resilience.engine import Engine
     from resilience.errors import PolicyRejected
     from resilience.gather import Gathered
-    from resilience.policy import Outcome, Policy, Refusal, State, Step
+    from resilience.policy import Outcome, Policy, State, Step
     from resilience.ports import Ports
     from resilience.sharedclock import SharedClock
     from resilience.storage import Indexed, Key, Version
@@ -96,23 +96,6 @@ class Memo:
         owed.rejected.append(None)
         return refusal.error(self.cell.key[1], now)  # the name; a property would take 30 ns
 
-    def takes(self, begun: float | None) -> bool:
-        """Gather the success of a call, which needs no report then; false where it must be reported.
-
-        :param begun: monotonic seconds, where durations matter.
-        """
-        gathered = self.gathered
-        if gathered is None or len(gathered) >= self.room:
-            return False
-        cell = self.cell
-        if not self.since <= cell.wall() < self.until:
-            return False
-        if begun is not None and cell.timer is not None and cell.timer() - begun > cell.policy.slow_after:
-            return False
-        # Whatever was committed meanwhile: it belongs to the epoch and the bucket that the call began in.
-        gathered.append(self.alike)  # type: ignore[arg-type]  # `gathered` comes with it
-        return True
-
     def takes_success(self, duration: float | None) -> bool:
         """Whether a success needs no report: it changes nothing, or it was gathered.
 
@@ -188,8 +171,11 @@ class Memo:
             await engine.areport(self.cell, outcome, self.epoch, None, error, duration)
 
 
-NEVER = Memo(None, None, None, FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]
-"""The memo that never holds, and so is nobody's permit and needs no cell and no state."""
+NEVER = Memo(None, None, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]
+"""The memo that never holds, and so is nobody's permit and needs no cell and no state.
+
+It lets nobody in by itself: whoever goes by it is told so by `refusal`, as by any other that does not.
+"""
 
 
 def _no_time() -> float:

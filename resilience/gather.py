@@ -102,8 +102,9 @@ class Owed:
             taken: list[Report | Rejected] = [*self.reports]
             self.reports.clear()
             gathered = self.gathered[:]
-            del self.gathered[: len(gathered)]  # others append at the same time
-            taken += _merged(gathered)
+            if gathered:
+                del self.gathered[: len(gathered)]  # others append at the same time
+                taken += _merged(gathered)
             rejected = len(self.rejected)
             if rejected:
                 del self.rejected[:rejected]
@@ -125,17 +126,17 @@ class Owed:
 
 def _merged(gathered: list[Gathered]) -> list[Report]:
     """Make one report of each row of calls that share one object."""
+    alike = gathered[0]
+    count = gathered.count(alike)
+    if count == len(gathered):  # mostly all are
+        return [alike[0].copy(count)]
     merged: list[Report] = []
     begin = 0
     while begin < len(gathered):
         alike = gathered[begin]
-        count = gathered.count(alike) if gathered[-1] is alike else 1  # mostly all are
-        if begin + count != len(gathered):
-            count = 1
-            while begin + count < len(gathered) and gathered[begin + count] is alike:
-                count += 1
-        report = alike[0].copy()
-        report.count = count
-        merged.append(report)
+        count = 1
+        while begin + count < len(gathered) and gathered[begin + count] is alike:
+            count += 1
+        merged.append(alike[0].copy(count))
         begin += count
     return merged

@@ -6,7 +6,7 @@ The shell for a function is chosen once, at decoration.  The dozen lines that ne
 
 from __future__ import annotations
 
-from resilience.cell import Cell, Memo
+from resilience.cell import NEVER, Cell, Memo
 from resilience.errors import ConfigurationError, PolicyRejected
 from resilience.permits import Permit, class_name, error_name, parse_token, pop, push
 from resilience.policy import FAILURE, NEUTRAL, SUCCESS
@@ -399,38 +399,43 @@ def _judged_result(
 
 
 def _returned(
-    permit: Memo | Permit, result: object, begun: float | None
+    permit: Memo | Permit, result: object, duration: float | None
 ) -> tuple[Outcome, str | None, float | None] | None:
     """Judge what a call returned; `None` if nothing need be reported."""
-    duration = _lasted(permit, begun)
     if permit.gathered is not None:  # whatever is returned is a success, and there was no room for it
         return SUCCESS, None, duration
     judged = _judged_result(permit, result, duration)
     return None if judged[0] == SUCCESS and permit.takes_success(duration) else judged
 
 
-def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # noqa: C901 - in line what would cost a call
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+# The two shells below have in line what would cost a call: `Memo.holds` on the way in, `Memo.takes_success` on the way
+# out.  Both begin with what the cell holds and go by `NEVER` where that holds no longer.
+
+
+def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # noqa: C901 - see above
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901
         cell = guard._cell  # noqa: SLF001 - this module's own
         memo = cell.memo
         now = cell.wall()
         try:
-            holds = memo.view[0] == memo.word and memo.since <= now < memo.until
+            if memo.view[0] != memo.word or not memo.since <= now < memo.until:
+                memo = NEVER
         except ValueError:  # the storage released what it had mapped
-            holds = False
-        if not holds:
-            permit = guard._admit()  # noqa: SLF001
-        elif memo.refusal is None:
-            permit = memo
-        else:
+            memo = NEVER
+        if memo.refusal is None:
+            permit: Memo | Permit = memo
+        elif memo is not NEVER:
             raise memo.rejection(now)
-        timer = permit.cell.timer
-        begun = None if timer is None else timer()
+        else:
+            permit = guard._admit()  # noqa: SLF001
+            cell = permit.cell
+        timer = cell.timer
+        begun = 0.0 if timer is None else timer()
         try:
             # To merge no keywords costs a sixth of a bare call.
             result = function(*args, **kwargs) if kwargs else function(*args)  # type: ignore[call-arg]
         except BaseException as error:
-            permit.report(*_judged_error(permit, error, None if begun is None else _lasted(permit, begun)))
+            permit.report(*_judged_error(permit, error, None if timer is None else timer() - begun))
             raise
         gathered = permit.gathered
         if gathered is None:
@@ -439,48 +444,68 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
                     return result
             except ValueError:
                 pass
-        elif (  # `Memo.takes`, in line: calling it costs a tenth of the whole
-            len(gathered) < permit.room
-            and permit.since <= cell.wall() < permit.until
-            and (begun is None or timer is None or timer() - begun <= permit.cell.policy.slow_after)
+        elif len(gathered) < permit.room and (
+            permit.since <= cell.wall() < permit.until
+            if timer is None  # else what the call took tells the time as well, and a look at the clock is spared
+            else (lasted := timer() - begun) <= cell.policy.slow_after and permit.since <= now + lasted < permit.until
         ):
             gathered.append(permit.alike)  # type: ignore[arg-type]  # `gathered` comes with it
             return result
-        judged = _returned(permit, result, begun) if _is_begun(guard, function, permit, result) else None
-        if judged is not None:
-            permit.report(*judged)
+        if _is_begun(guard, function, permit, result):
+            judged = _returned(permit, result, None if timer is None else timer() - begun)
+            if judged is not None:
+                permit.report(*judged)
         return result
 
     return guarded
 
 
-def _async_shell(guard: Guard, function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+def _async_shell(  # noqa: C901 - see above
+    guard: Guard, function: Callable[P, Awaitable[R]]
+) -> Callable[P, Coroutine[Any, Any, R]]:
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901
         cell = guard._cell  # noqa: SLF001 - this module's own
         memo = cell.memo
+        now = cell.wall()
         try:
-            holds = memo.view[0] == memo.word and memo.since <= cell.wall() < memo.until
+            if memo.view[0] != memo.word or not memo.since <= now < memo.until:
+                memo = NEVER
         except ValueError:  # the storage released what it had mapped
-            holds = False
-        permit = memo if holds and memo.refusal is None else await guard._aadmit()  # noqa: SLF001
-        timer = permit.cell.timer
-        begun = None if timer is None else timer()
+            memo = NEVER
+        if memo.refusal is None:
+            permit: Memo | Permit = memo
+        elif memo is not NEVER:
+            raise memo.rejection(now)
+        else:
+            permit = await guard._aadmit()  # noqa: SLF001
+            cell = permit.cell
+        timer = cell.timer
+        begun = 0.0 if timer is None else timer()
         try:
-            result = await function(*args, **kwargs)
+            result = await (function(*args, **kwargs) if kwargs else function(*args))  # type: ignore[call-arg]
         except GeneratorExit as error:  # closed from outside: nothing may be awaited any more
-            permit.report(*_judged_error(permit, error, _lasted(permit, begun)))
+            permit.report(*_judged_error(permit, error, None if timer is None else timer() - begun))
             raise
         except BaseException as error:
-            await permit.areport(*_judged_error(permit, error, _lasted(permit, begun)))
+            await permit.areport(*_judged_error(permit, error, None if timer is None else timer() - begun))
             raise
-        try:
-            is_quiet = permit.quiet and permit.view[0] == permit.word
-        except ValueError:  # the storage released what it had mapped
-            is_quiet = False
-        if not is_quiet and not permit.takes(begun):
-            judged = _returned(permit, result, begun)
-            if judged is not None:
-                await permit.areport(*judged)
+        gathered = permit.gathered
+        if gathered is None:
+            try:
+                if permit.quiet and permit.view[0] == permit.word:
+                    return result
+            except ValueError:
+                pass
+        elif len(gathered) < permit.room and (
+            permit.since <= cell.wall() < permit.until
+            if timer is None
+            else (lasted := timer() - begun) <= cell.policy.slow_after and permit.since <= now + lasted < permit.until
+        ):
+            gathered.append(permit.alike)  # type: ignore[arg-type]
+            return result
+        judged = _returned(permit, result, None if timer is None else timer() - begun)
+        if judged is not None:
+            await permit.areport(*judged)
         return result
 
     return guarded

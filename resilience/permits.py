@@ -74,10 +74,6 @@ class Permit:
         """Give the permit back: the call was never made, or says nothing of the dependency."""
         self.report(NEUTRAL, None, None)
 
-    def takes(self, begun: float | None) -> bool:  # noqa: ARG002 - as of a memo
-        """Whether a success was gathered: that of a permit must be reported."""
-        return False
-
     def takes_success(self, duration: float | None) -> bool:  # noqa: ARG002 - as of a memo
         """Whether a success needs no report: a permit must always be reported."""
         return False

@@ -84,8 +84,8 @@ class Report:
         self.duration = duration
         self.count = count
 
-    def copy(self) -> Report:
-        """Make another one like it."""
+    def copy(self, count: int | None = None) -> Report:
+        """Make another one like it, of so many calls."""
         return Report(
             self.now,
             self.draw,
@@ -95,7 +95,7 @@ class Report:
             self.token,
             self.error,
             self.duration,
-            self.count,
+            self.count if count is None else count,
         )
 
 

@@ -118,8 +118,9 @@ def encode(state: State, /) -> bytes:
         text += f',"last_failure":{state.last_failure!r}'
     if state.asks:
         text += f',"asks":{state.asks}'
-    if state.windows:
-        text += f',"windows":{{{_encode_windows(state.windows)}}}'
+    windows = state.windows
+    if windows:
+        text += f',"windows":{{{",".join([_encode_window(shape, windows[shape]) for shape in windows])}}}'
     if state.last_error is not None:
         text += f',"last_error":{quote(state.last_error)}'
     rest = state.rest
@@ -129,18 +130,13 @@ def encode(state: State, /) -> bytes:
     return f"{text}{end}".encode("ascii")
 
 
-def _encode_windows(windows: Windows) -> str:
-    texts: list[str] = []
-    for shape, window in windows.items():
-        if not isinstance(window, tuple):
-            text = "null" if window is None else repr(window)
-        elif is_of_time(shape):
-            text = written(window)
-        else:
-            failures, slow = window[3] or (0, 0)
-            text = f'[{window[0]},"{failures:x}","{slow:x}"]'
-        texts.append(f'"{shape}":{text}')
-    return ",".join(texts)
+def _encode_window(shape: str, window: Window | float | None) -> str:
+    if not isinstance(window, tuple):
+        return f'"{shape}":{"null" if window is None else repr(window)}'
+    if is_of_time(shape):
+        return f'"{shape}":{written(window)}'
+    failures, slow = window[3] or (0, 0)
+    return f'"{shape}":[{window[0]},"{failures:x}","{slow:x}"]'
 
 
 def encode_rest(rest: Rest) -> str:  # noqa: C901 - one question a field

@@ -23,7 +23,7 @@ from resilience_circuit_breaker._state import (
     in_flight,
     window_of,
 )
-from resilience_circuit_breaker._window import BUCKETS, COUNT, TIME, end_of_bucket, ends_at
+from resilience_circuit_breaker._window import COUNT, TIME, ends_at, leaves_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class CircuitBreakerPolicy(Machine):
         windows = state.windows
         window: Any = windows.get(self.config.shape)
         if len(windows) == 1 and self.config.window == TIME and window and window[3]:  # nearly always
-            return end_of_bucket(self.config.window_span, window[3][2][0] + BUCKETS - 1) + LEAST_KEPT
+            return leaves_at(self.config.window_span, window[3][2][0]) + LEAST_KEPT
         end = 0.0
         for shape, window in windows.items():
             if window is None:
