@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).parents[1]
 
 BOUNDS = {
-    "closed": 95,
-    "closed async": 96,
-    "gathered": 112,
-    "gathered, slow calls": 128,
-    "row of gathered": 9_150,
+    "closed": 85,
+    "closed async": 90,
+    "gathered": 102,
+    "gathered, slow calls": 113,
+    "row of gathered": 8_550,
     "rejection": 120,
     "failure": 1_550,
     "failure, time window": 1_950,
