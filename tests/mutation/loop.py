@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FOUND, TIMEOUT, SURVIVED = "found", "timeout", "survived"
 CHOICE = "MUTANT_UNDER_TEST"
@@ -65,12 +65,16 @@ class Loop:
     """The plugin of pytest that does it.
 
     :param mutants: their names.
+    :param before: the tests that found them the last time: those come first.
     :param children: how many to play at one time.
     :param note: called with each mutant's name and what became of it.
     """
 
-    def __init__(self, mutants: Sequence[str], children: int, note: Callable[[str, Played], None]) -> None:
+    def __init__(
+        self, mutants: Sequence[str], before: Mapping[str, str], children: int, note: Callable[[str, Played], None]
+    ) -> None:
         self._mutants = mutants
+        self._before = before
         self._children = children
         self._note = note
         self._running: dict[int, _Child] = {}
@@ -103,8 +107,10 @@ class Loop:
                 self._collect()
             found = self._found_by[function_of(mutant)]
             # What no test seems to reach may be reached in a process that a test forks.
+            before = self._before.get(mutant)
             chosen = sorted(
-                tests[function_of(mutant)] or reached, key=lambda test: (-found[test], reached[test].seconds)
+                tests[function_of(mutant)] or reached,
+                key=lambda test: (test != before, -found[test], reached[test].seconds),
             )
             # Seconds of CPU, which hardly grow on a busy machine; a mutant that hangs is a rare one.
             self._begin(session, mutant, chosen, 10 + 3 * sum(reached[test].seconds for test in chosen))
@@ -189,9 +195,15 @@ def _run(item: pytest.Item, following: Sequence[pytest.Item]) -> None:
     item.config.hook.pytest_runtest_protocol(item=item, nextitem=following[0] if following else None)
 
 
-def play(tests: list[str], mutants: Sequence[str], children: int, note: Callable[[str, Played], None]) -> int:
-    """Play mutants that stand below `src` in the present folder; return the status of pytest."""
+def play(
+    tests: list[str],
+    mutants: Sequence[str],
+    before: Mapping[str, str],
+    children: int,
+    note: Callable[[str, Played], None],
+) -> None:
+    """Play mutants that stand below `src` in the present folder; see `Loop`."""
     source = str(Path("src").resolve())
     sys.path.insert(0, source)
     os.environ["PYTHONPATH"] = source  # for the processes that tests start
-    return int(pytest.main([*ARGUMENTS, *tests], plugins=[Loop(mutants, children, note)]))
+    pytest.main([*ARGUMENTS, *tests], plugins=[Loop(mutants, before, children, note)])

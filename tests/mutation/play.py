@@ -167,6 +167,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="those whose change contains this text")
     parser.add_argument("--children", type=int, default=2 * (os.cpu_count() or 1), help="one that hangs takes no CPU")
     parser.add_argument("--again", action="store_true", help="also those that no test found and no reason explains")
+    parser.add_argument("--anew", action="store_true", help="all, even those whose function is as it was")
     parser.add_argument("--judge", action="store_true", help="play nothing")
     options = parser.parse_args()
     target = TARGETS[options.target]
@@ -174,9 +175,11 @@ def main() -> int:
     mutants = lay_out(target, folder / "mutants")
     journal = folder / "played.jsonl"
     played: dict[str, Played] = {}
+    before: dict[str, str] = {}
     for line in journal.read_text("utf-8").splitlines() if journal.exists() else ():
         name, function, *what = json.loads(line)
-        if name in mutants and mutants[name].function == function:
+        before[name] = Played(*what).test
+        if name in mutants and mutants[name].function == function and not options.anew:
             played[name] = Played(*what)
 
     with journal.open("a", encoding="utf-8") as lines:
@@ -195,7 +198,7 @@ def main() -> int:
             and (name not in played or (options.again and played[name].outcome != FOUND and mutant.change not in known))
         ]
         if chosen and not options.judge:
-            play(target.tests, chosen, options.children, note)
+            play(target.tests, chosen, before, options.children, note)
     return judge(target, mutants, played)
 
 

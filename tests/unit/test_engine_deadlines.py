@@ -50,10 +50,11 @@ async def fails(breaker: CircuitBreaker) -> None:
 
 
 class Slow:
-    """Lets each hook take a tick, and notes how many it was given; who only tries a lock finds it `taken`."""
+    """Lets each hook take its ticks, and notes how many it was given; who only tries a lock finds it `taken`."""
 
-    def __init__(self, storage: Faulty, clock: ManualClock, *, taken: bool = False) -> None:
+    def __init__(self, storage: Faulty, clock: ManualClock, *, taken: bool = False, ticks: int = 1) -> None:
         self.given: list[tuple[str, float]] = []
+        self._ticks = ticks
         self._clock = clock
         self._taken = taken
         storage.always = {hook: self._hook(hook) for hook in ("load", "save", "lock", "discard")}
@@ -61,7 +62,7 @@ class Slow:
 
     def _takes(self, hook: str, timeout: float) -> None:
         self.given.append((hook, timeout / TICK))
-        self._clock.advance(TICK)
+        self._clock.advance(self._ticks * TICK)
         if hook == "lock" and self._taken and not timeout:
             raise StorageLockTimeout("somebody else has the lock", key=KEY)
 
@@ -145,6 +146,12 @@ class TestCalls:
         slow = Slow(storage, clock)
         make().record_failure()
         assert slow.given == [("lock", 4), ("load", 3), ("discard", 2), ("load", 1), ("save", 0)]
+
+    def test_nobody_is_given_less_than_nothing(self, storage: Faulty, clock: ManualClock) -> None:
+        storage.memory.resilience_save(KEY, b"no JSON", None, None, 1)
+        slow = Slow(storage, clock, ticks=2)
+        make().record_failure()
+        assert slow.given == [("lock", 4), ("load", 2), ("discard", 0), ("load", 0), ("save", 0)]
 
 
 @pytest.mark.parametrize("scheme", ["casual"])
@@ -248,6 +255,8 @@ def test_a_private_copy_is_waited_for_by_whoever_reports_to_it(
     breaker.acquire().success()  # let in by the copy
     gathering(breaker)
     assert seconds == [0.25]  # the third filled the row; those before it took no lock
+    breaker.acquire().failure()
+    assert seconds == [0.25] * 2
 
 
 # --- coroutines -------------------------------------------------------------------------------------------------------

@@ -293,6 +293,17 @@ class TestOwed:
         clock.advance(7)
         assert breaker.status().last_failure_time == failed_at
 
+    def test_so_has_one_that_waited_for_the_lock(self, storage: Faulty, clock: ManualClock) -> None:
+        def slowly(well: Any, *arguments: Any) -> Any:
+            clock.advance(2)
+            return well(*arguments)
+
+        storage.always = {"lock": slowly}
+        failed_at = clock.wall()
+        make().record_failure()
+        storage.always = {}
+        assert make().status().last_failure_time == failed_at
+
     def test_a_look_commits_it(self, storage: Faulty) -> None:
         breaker = make(failure_threshold=1)
         storage.plan("lock", LATE)
@@ -365,8 +376,9 @@ class TestOwed:
         fail(breaker)
         clock.advance(30)
         storage.plan("lock", LATE)
-        with pytest.raises(CircuitOpenError, match="lock"):
+        with pytest.raises(CircuitOpenError, match="the lock of its record could not be had") as raised:
             breaker.call(pytest.fail)
+        assert (raised.value.name, raised.value.retry_after, raised.value.__cause__) == ("payments", 0, LATE)
         assert breaker.call(lambda: 1) == 1
         assert told.names == []
 
@@ -391,6 +403,19 @@ class TestOwed:
 
 
 class TestConflicts:
+    def test_without_end_it_is_given_up_when_the_time_is_up(self, storage: Faulty, clock: ManualClock) -> None:
+        def never_first(_: Any, key: Key, *__: Any) -> Snapshot:
+            clock.advance(0.125)
+            raise StorageConflict("somebody else committed", key=key)
+
+        storage.always = {"save": never_first}
+        with pytest.raises(
+            StorageLockTimeout, match=f"^{KEY}: others committed first until the time was up$"
+        ) as raised:
+            make().force_open()
+        assert raised.value.key == KEY
+        assert storage.calls.count("save") == 2
+
     def test_somebody_else_commits_first(self, storage: Faulty, runtime: Runtime, clock: ManualClock) -> None:
         def after_another(well: Any, *arguments: Any) -> Snapshot:
             storage.memory.resilience_save(KEY, *arguments[1:])
@@ -448,6 +473,9 @@ class TestDamage:
         storage.memory.resilience_save(KEY, payload, None, None, 1)
         breaker = make()
         assert breaker.status().degraded  # looking changes nothing
+        with pytest.raises(StorageCorrupt, match=f"^{KEY}: ") as raised:
+            breaker.read(strict=True)
+        assert raised.value.key == KEY
         assert "discard" not in storage.calls
         assert breaker.call(lambda: 1) == 1
         assert told.names == ["state_reset"]
@@ -485,7 +513,25 @@ class TestDamage:
         storage.memory.resilience_save(KEY, b"{", None, None, 1)
         storage.always = {"discard": ignoring}
         assert make().call(lambda: 1) == 1
-        assert told.names[0] == "degraded"
+        event = told.events[0]
+        assert (event.name, event.key) == ("degraded", KEY)
+        assert str(event.data["error"]).startswith(f"{KEY} was set aside and is damaged all the same: ")
+
+    def test_what_is_wrong_is_handed_to_who_sets_it_aside_and_told(self, storage: Faulty, told: Recorder) -> None:
+        reasons: list[str] = []
+
+        def noting(well: Any, key: Key, reason: str, timeout: float) -> None:
+            reasons.append(reason)
+            well(key, reason, timeout)
+
+        damage = StorageCorrupt("bits fell over")
+        storage.always = {"discard": noting}
+        storage.plan("load", damage, damage)
+        assert make().call(lambda: 1) == 1
+        assert reasons == ["bits fell over"]
+        assert [(event.name, event.key, event.data) for event in told.events] == [
+            ("state_reset", KEY, {"error": "bits fell over"})
+        ]
 
 
 class TestNonsense:

@@ -395,7 +395,18 @@ class TestOutage:
             clock.advance(1)
             runtime.opened.engine.settle_all()
             assert told.names == (["degraded"] if fault else ["degraded", "recovered"])
-        assert told.events[1].data == {"seconds": 2.0, "storage": "faulty"}
+        assert told.events[1] == Event("recovered", None, clock.wall(), {"seconds": 2.0, "storage": "faulty"})
+
+    def test_the_version_that_was_seen_last_is_shown_meanwhile(self, storage: Faulty, clock: ManualClock) -> None:
+        breaker = make()
+        fail(breaker)
+        version = breaker.status().version
+        assert version is not None
+        everything_fails(storage)
+        clock.advance(1)
+        fail(breaker)
+        status = breaker.status()
+        assert (status.degraded, status.version, status.failure_count) == (True, version, 2)
 
     def test_what_fails_to_settle_is_said_as_it_was_raised(self, storage: Faulty, told: Recorder) -> None:
         breaker = make(window="time", gather=60)
@@ -462,8 +473,10 @@ class TestOutage:
         clock.advance(1)
         breaker.acquire()
         clock.advance(1)
+        asyncio.run(breaker.acall(well))  # its one try
+        clock.advance(0.5)
         asyncio.run(breaker.acall(well))
-        assert Asked.anonymous
+        assert len(Asked.anonymous) > 2
         assert set(Asked.anonymous) == {False}
 
 
@@ -565,6 +578,16 @@ def test_a_permit_says_how_long_it_holds(runtime: Runtime, clock: ManualClock) -
     breaker.record_failure()
     clock.advance(30)
     assert breaker.acquire().expires_at == clock.wall() + 45
+
+
+@pytest.mark.parametrize(("seconds", "slow"), [(1, 0), (3, 1)])
+def test_a_permit_is_timed_from_its_beginning(runtime: Runtime, clock: ManualClock, seconds: float, slow: int) -> None:
+    clock.advance(100)
+    breaker = make(window="count", window_size=10, slow_call_rate_threshold=1, slow_call_duration=2)
+    permit = breaker.acquire()
+    clock.advance(seconds)
+    permit.success()
+    assert breaker.status().slow_count == slow
 
 
 def test_a_permit_is_timed_only_if_it_was_from_its_beginning(runtime: Runtime, clock: ManualClock) -> None:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Key, Runtime, StorageLockTimeout
+from resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+    Key,
+    Runtime,
+    StorageLockTimeout,
+    StorageUnavailable,
+)
 from resilience.gather import Owed
 from resilience.testing import ManualClock
 
@@ -639,6 +647,62 @@ class TestManyKeys:
             clock.advance(5)
             tenants[str(call % 10)].call(lambda: 1)
         assert self.kept() - before == 10
+
+    def test_three_are_looked_at_each_time_and_let_go_of_after_a_minute(
+        self, here: Runtime, clock: ManualClock
+    ) -> None:
+        tenants = CircuitBreaker.family("tenants", runtime=here, window="count")
+        before = self.kept()
+
+        def kept_after(seconds: float, tenant: int) -> int:
+            clock.advance(seconds)
+            succeed(tenants[str(tenant)])
+            here.opened.engine.settle_all()
+            return self.kept() - before
+
+        for tenant in range(10):
+            succeed(tenants[str(tenant)])
+        assert kept_after(15, 3) == 10  # 0, 1 and 2 were looked at, and used a moment ago
+        assert kept_after(45, 0) == 8  # 3, 4 and 5, of which one is in use
+
+    @pytest.mark.parametrize("way", ["called", "awaited"])
+    def test_while_there_are_few_all_are_kept(self, here: Runtime, clock: ManualClock, way: str) -> None:
+        tenants = CircuitBreaker.family("tenants", runtime=here, window="count")
+        before = self.kept()
+
+        async def answer() -> int:
+            return 1
+
+        async def calls() -> None:
+            for _ in range(4):
+                for tenant in range(5):
+                    if way == "called":
+                        succeed(tenants[str(tenant)])
+                    else:
+                        await tenants[str(tenant)].acall(answer)
+                here.opened.engine.settle_all()
+                clock.advance(61)
+
+        asyncio.run(calls())
+        assert self.kept() - before == 5
+
+    def test_in_an_outage_nothing_is_asked_for_their_sake(self, here: Runtime, clock: ManualClock) -> None:
+        asked: list[str] = []
+
+        def down(_: object, key: Key, __: float) -> AbstractContextManager[None]:
+            asked.append(key.name)
+            raise StorageUnavailable("the storage is down")
+
+        tenants = CircuitBreaker.family("tenants", runtime=here, window="time", window_duration="1h", gather=60)
+        for tenant in range(7):
+            succeed(tenants[str(tenant)])
+        clock.advance(61)
+        here.opened.storage.always = {"lock": down}
+        for _ in range(3):
+            tenants["6"].record_failure()
+            clock.advance(1)
+            succeed(tenants["6"])
+        assert set(asked) == {"tenants:6"}
 
     def test_what_cannot_be_committed_is_owed_for_as_long_as_it_takes(self, here: Runtime, clock: ManualClock) -> None:
         storage = here.opened.storage

@@ -218,6 +218,25 @@ class TestMachinesThatAreOff:
         behind.breaker.record_success()
         assert behind.breaker.status().success_count == 1
 
+    def test_a_failure_that_waits_for_an_answer_keeps_its_own_time(self, server: Server) -> None:
+        machine, other = (server.machine(failure_threshold=9) for _ in range(2))
+        machine.call()
+        other.fail()  # so the machine loads under the lock
+        server.advance(0.5)
+        machine.client.delays = (2.0, 0.0)
+        machine.breaker.record_failure()
+        assert machine.breaker.status().last_failure_time == SERVER + 0.5
+
+    def test_so_does_a_success(self, server: Server) -> None:
+        machine = server.machine(window="time", failure_threshold=9)
+        machine.call()
+        server.advance(54)
+        machine.client.delays = (6.0, 0.0)
+        machine.breaker.record_success()
+        machine.client.delays = (0.0, 0.0)
+        server.advance(53)  # a minute after the bucket that it ended in
+        assert machine.breaker.status().success_count == 0
+
     def test_what_is_done_by_hand_lasts_by_the_time_of_the_server(self, server: Server) -> None:
         ahead, right = server.machine(3 * HOURS), server.machine()
         ahead.breaker.force_open(60)
