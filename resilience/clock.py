@@ -53,5 +53,8 @@ def _load_getrandbits() -> Callable[[int], int]:
 
 
 wall = time.time
+"""Seconds since the epoch."""
 monotonic = time.monotonic
+"""Seconds that never go back, for durations and deadlines."""
 sleep = time.sleep
+"""Wait for so many seconds."""

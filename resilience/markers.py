@@ -50,6 +50,11 @@ class _Hookspec:
 
 
 class _Hookimpl:
+    """Marks a method as an implementation of the hook whose name it has: ``@hookimpl``.
+
+    What it takes is what pluggy's marker takes, such as ``@hookimpl(wrapper=True)`` for one that watches.
+    """
+
     project_name = PROJECT
 
     def __call__(

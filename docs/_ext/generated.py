@@ -1,4 +1,4 @@
-"""The parts of the documentation that are made from the code, and the figures: settings, hooks, state machine, costs.
+"""The parts of the documentation that are made from the code: settings, hooks, names, state machine; and the figures.
 
 A Sphinx extension: when a build begins, it writes them to ``docs/_generated``, from where the pages include them.  The
 pictures of the state machine and of the windows are kept beside the pages, which show them without a build too::
@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import picture
 import window_pictures
+from docstrings import as_markdown, folded
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
+from reference import MODULES, reference
 
 from resilience import hookspecs
 from resilience.settings import CoreSettings
@@ -56,6 +58,7 @@ def write_all(folder: Path) -> None:
         "settings-circuit-breaker.md": settings(CircuitBreakerPolicy.settings_model(), "CIRCUIT_BREAKER"),
         "hooks.md": hooks(),
         "transitions.md": transitions(_state.TABLE),
+        **{f"reference-{name}.md": reference(name) for name in MODULES},
         **costs(),
     }.items():
         target = folder / name
@@ -135,45 +138,10 @@ def hooks() -> str:
         mark = "@hookspec(firstresult=True)" if options["firstresult"] else "@hookspec"
         parts += [
             f"## {spec.__name__}",
-            f"<!-- not-run: a signature -->\n```python\n{mark}\n{_folded(signature(spec))}\n```",
-            _as_markdown(inspect.getdoc(spec) or ""),
+            f"<!-- not-run: a signature -->\n```python\n{mark}\n{folded(signature(spec))}\n```",
+            as_markdown(inspect.getdoc(spec) or ""),
         ]
     return "\n\n".join(parts) + "\n"
-
-
-def _folded(line: str, width: int = 100) -> str:
-    """Put each argument of a long signature on a line of its own."""
-    if len(line) <= width:
-        return line
-    head, _, rest = line.partition("(")
-    arguments, _, returns = rest.rpartition(")")
-    lines = "".join(f"    {argument},\n" for argument in arguments.split(", "))
-    return f"{head}(\n{lines}){returns}"
-
-
-def _as_markdown(docstring: str) -> str:
-    """Turn our docstrings' fields into a list, and their literals into Markdown's."""
-    lines: list[str] = []
-    in_fields = listed = False
-    for line in docstring.replace("``", "`").splitlines():
-        if line.startswith(":"):
-            if not in_fields and lines and lines[-1]:
-                lines.append("")
-            in_fields, listed = True, False
-            name, _, meaning = line[1:].partition(":")
-            kind, _, argument = name.partition(" ")
-            label = {"param": f"`{argument}`", "raises": f"raises `{argument}`"}.get(kind, kind)
-            lines.append(f"- {label}: {meaning.strip()}")
-        elif in_fields and line.startswith("    "):
-            # A name on a line of its own is explained by the lines below it.
-            word = line.strip()
-            listed = listed or (word.startswith("`") and word.endswith("`") and " " not in word)
-            named = listed and not line.startswith(" " * 12)
-            lines.append(f"  - {word}:" if named else f"{'    ' if listed else '  '}{word}")
-        else:
-            in_fields, listed = in_fields and not line, False
-            lines.append(line)
-    return "\n".join(lines)
 
 
 # -- state machine -----------------------------------------------------------------------------------------------------

@@ -140,6 +140,23 @@ def leave_the_block(probing: CircuitBreaker) -> None:
         os._exit(status)
 
 
+def test_a_child_goes_by_the_configuration_file_too(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "resilience.toml"
+    file.write_text("[circuit_breaker]\nfailure_threshold = 5\n", "utf-8")
+    with Runtime(storage=url, environ={"RESILIENCE_CONFIG": str(file)}) as runtime:
+        guarded = CircuitBreaker("shared")
+        guarded.record_failure()
+
+        def reload() -> None:
+            file.write_text("[circuit_breaker]\nfailure_threshold = 2\n", "utf-8")
+            runtime.reload()
+            guarded.record_failure()
+            assert guarded.status().state is CircuitState.OPEN
+
+        assert forked(reload) == 0
+        assert guarded.status().state is CircuitState.OPEN
+
+
 @pytest.mark.everywhere
 class TestLocks:
     @staticmethod

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import public_api
 import pytest
 
 from resilience import CircuitBreaker
@@ -41,6 +42,18 @@ def generated() -> Iterator[dict[str, Any]]:
     sys.path.insert(0, extension)
     yield runpy.run_path(f"{extension}/generated.py")
     sys.path.remove(extension)
+
+
+def test_each_public_name_stands_in_the_reference(generated: dict[str, Any]) -> None:
+    page = (DOCS / "reference.md").read_text("utf-8")
+    for module in generated["MODULES"]:
+        assert f"## `{module}`\n" in page
+        assert f"{{include}} _generated/reference-{module}.md\n" in page
+        text = generated["reference"](module)
+        for name in public_api.names_of(module):
+            said = re.search(rf"^### `{name}`\n\n```text\n.*?\n```\n\n(.*)", text, re.MULTILINE | re.DOTALL)
+            assert said, name
+            assert not said[1].startswith("#"), f"{name} has no docstring"
 
 
 PICTURES = ["state-machine.svg", "window-consecutive.svg", "window-count.svg", "window-time.svg"]
