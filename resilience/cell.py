@@ -366,17 +366,17 @@ class Cell:
         memo = self.memo
         self.memo = NEVER  # one on a snapshot that is trusted for a while would outlive it
         is_current = snapshot.is_current
+        owed = memo.owed
         if (
             step is not None
             and step.lets_in
             and memo.since <= now < memo.until
             and memo.refusal is None
             and isinstance(is_current, Word)
-            and not self.owed  # whoever is let in next looks whether it is due
+            and not (self.owed if owed is None else owed)  # whoever is let in next looks whether it is due
             and self.engine is not None
         ):
             renewed = Memo(self, state, None, now, memo.until, is_current)
-            owed = memo.owed
             if owed is not None:
                 renewed.owed = owed
                 owed.asked = step.asks

@@ -89,6 +89,7 @@ class Engine:
         "_debts",
         "_fuse",
         "_fuses",
+        "_is_inline",
         "_making",
         "_max_staleness",
         "_ports",
@@ -113,6 +114,7 @@ class Engine:
         self._recheck = recheck
         self._prepare = prepare
         self._ports = ports
+        self._is_inline = ports.aload is None and Capability.INLINE in ports.capabilities
         self._announcer = announcer
         self._clock = SharedClock(clock, ports.name)
         self._timeout = timeout
@@ -548,25 +550,36 @@ class Engine:
             return
         if cell.origin is not None or not self._is_well(cell):
             drive(cell.ports, self._settling(cell, deadline, patient=True))
-            return
-        # The road of every row of gathered outcomes: `_settling` without what only an outage or a private copy needs.
-        if deadline is None:
-            deadline = self._clock.monotonic() + self._timeout
-        try:
-            perform(cell.ports, commit(cell, (), self._announcer, self._clock, deadline, patient=True))
-        except StorageLockTimeout:
-            pass
-        except ResilienceError as failure:
-            self._could_not_record(cell, failure, deadline)
         else:
-            self._mend(cell, trying=False)
+            self._settle_well(cell, self._clock.monotonic() + self._timeout if deadline is None else deadline)
 
     async def asettle(self, cell: Cell) -> None:
         """Do what `settle` does without blocking the event loop."""
         if cell.origin is not None:
             self.settle(cell)  # a private copy blocks no loop
-        elif cell.owed:
+        elif not cell.owed:
+            return
+        elif self._is_inline and self._is_well(cell):
+            deadline = self._clock.monotonic() + self._timeout
+            if not self._settle_well(cell, deadline, patient=False):
+                await _in_thread(lambda: self.settle(cell, deadline), None)
+        else:
             await self._conduct(lambda deadline, patient: self._settling(cell, deadline, patient=patient))
+
+    def _settle_well(self, cell: Cell, deadline: float, *, patient: bool = True) -> bool:
+        """Commit what is owed; false if somebody holds the lock who is to be waited for, and `patient` says not to.
+
+        The road of every row of gathered outcomes: `_settling` without what only an outage or a private copy needs.
+        """
+        try:
+            perform(cell.ports, commit(cell, (), self._announcer, self._clock, deadline, patient=patient))
+        except StorageLockTimeout as failure:
+            return patient or not _is_to_be_waited_for(failure)
+        except ResilienceError as failure:
+            self._could_not_record(cell, failure, deadline)
+        else:
+            self._mend(cell, trying=False)
+        return True
 
     def _settling(self, cell: Cell, deadline: float | None, *, patient: bool) -> Requests[None]:
         outage, trying = self._outage(cell) if cell.origin is None else (None, False)
@@ -661,7 +674,7 @@ class Engine:
         :param aabandon: the same, awaitable.
         """
         deadline: float | None = None
-        if self._ports.aload is not None or Capability.INLINE in self._ports.capabilities:
+        if self._ports.aload is not None or self._is_inline:
             deadline = self._clock.monotonic() + self._timeout
             try:
                 if self._ports.aload is not None:

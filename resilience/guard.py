@@ -445,9 +445,9 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
             except ValueError:
                 pass
         elif len(gathered) < permit.room and (
-            permit.since <= cell.wall() < permit.until
+            now <= cell.wall() < permit.until
             if timer is None  # else what the call took tells the time as well, and a look at the clock is spared
-            else (lasted := timer() - begun) <= cell.policy.slow_after and permit.since <= now + lasted < permit.until
+            else (lasted := timer() - begun) <= cell.policy.slow_after and now + lasted < permit.until
         ):
             gathered.append(permit.alike)  # type: ignore[arg-type]  # `gathered` comes with it
             return result
@@ -497,9 +497,9 @@ def _async_shell(  # noqa: C901 - see above
             except ValueError:
                 pass
         elif len(gathered) < permit.room and (
-            permit.since <= cell.wall() < permit.until
+            now <= cell.wall() < permit.until
             if timer is None
-            else (lasted := timer() - begun) <= cell.policy.slow_after and permit.since <= now + lasted < permit.until
+            else (lasted := timer() - begun) <= cell.policy.slow_after and now + lasted < permit.until
         ):
             gathered.append(permit.alike)  # type: ignore[arg-type]
             return result
