@@ -64,6 +64,14 @@ def fail(breaker: CircuitBreaker) -> None:
         breaker.call(failing)
 
 
+async def fails(breaker: CircuitBreaker) -> None:
+    async def failing() -> None:
+        raise KeyError("the dependency")
+
+    with pytest.raises(KeyError):
+        await breaker.acall(failing)
+
+
 async def well() -> str:
     await asyncio.sleep(0)
     return "well"
@@ -310,7 +318,7 @@ class TestOutage:
         assert breaker.status().success_count == 3
         assert told.names == ["degraded"]  # what the copy does says nothing of the storage
 
-    def test_so_it_does_for_coroutines(self, storage: Faulty) -> None:
+    def test_so_it_does_for_coroutines(self, storage: Faulty, told: Recorder) -> None:
         breaker = make(window="count", window_size=30, gather=60)
         everything_fails(storage)
 
@@ -320,8 +328,11 @@ class TestOutage:
 
         asyncio.run(gathering())
         assert breaker.status().success_count == 3
+        assert told.names == ["degraded"]
 
-    def test_a_coroutine_that_probes_a_private_copy_reports_to_it(self, storage: Faulty, clock: ManualClock) -> None:
+    def test_a_coroutine_that_probes_a_private_copy_reports_to_it(
+        self, storage: Faulty, clock: ManualClock, told: Recorder
+    ) -> None:
         breaker = make(failure_threshold=1)
         fail(breaker)
         everything_fails(storage)
@@ -329,6 +340,7 @@ class TestOutage:
         assert asyncio.run(breaker.acall(well)) == "well"
         status = breaker.status()
         assert (status.permits_in_use, status.half_open_successes) == (0, 1)
+        assert told.names == ["degraded"]
 
     def test_a_report_whose_one_try_finds_the_lock_taken_waits_for_it(
         self, storage: Faulty, clock: ManualClock, told: Recorder
@@ -407,6 +419,116 @@ class TestOutage:
         fail(breaker)
         status = breaker.status()
         assert (status.degraded, status.version, status.failure_count) == (True, version, 2)
+
+    def test_what_fails_to_settle_in_the_one_try_is_said_as_it_was_raised(
+        self, storage: Faulty, runtime: Runtime, clock: ManualClock, told: Recorder
+    ) -> None:
+        breaker = make(window="time", gather=60)
+        breaker.call(lambda: 1)
+        everything_fails(storage)
+        assert breaker.status().degraded
+        for fault in (DOWN, giving(None)):
+            storage.always = {"lock": fault}
+            clock.advance(1)
+            runtime.opened.engine.settle_all()
+        assert [(event.key, event.data["error"]) for event in told.events] == [
+            (None, "the storage is down"),
+            (KEY, "storage faulty: its lock returned None, not a context manager"),
+        ]
+
+    @pytest.mark.parametrize("fault", [OSError("cable"), DOWN])
+    def test_what_a_report_meets_is_said_as_it_was_raised(
+        self, storage: Faulty, told: Recorder, fault: Exception
+    ) -> None:
+        storage.always = {"load": fault}
+        make().record_failure()
+        said = "storage faulty: its load raised OSError: cable" if fault is not DOWN else str(DOWN)
+        assert [(event.key, event.data["error"]) for event in told.events] == [(None, said)]
+
+    @pytest.mark.parametrize("way", ["called", "awaited"])
+    def test_after_a_failure_the_next_call_is_known_to_be_let_in(self, storage: Faulty, way: str) -> None:
+        breaker = CountingBreaker("payments", failure_threshold=9)
+        everything_fails(storage)
+
+        def call() -> None:
+            if way == "called":
+                fail(breaker)
+            else:
+                asyncio.run(fails(breaker))
+
+        call()
+        call()
+        asked = Counting.asked
+        for _ in range(3):
+            call()
+        assert Counting.asked == asked
+
+    @pytest.mark.parametrize(("seconds", "elsewhere"), [(0.125, False), (0.15, True), (0.25, True)])
+    @pytest.mark.parametrize("meets", ["call", "failure", "settle", "look", "try"])
+    def test_the_next_try_of_a_storage_that_took_more_than_half_of_the_time_is_a_threads(
+        self, storage: Faulty, runtime: Runtime, clock: ManualClock, meets: str, seconds: float, *, elsewhere: bool
+    ) -> None:
+        def slowly(*_: Any) -> None:
+            clock.advance(seconds)
+            raise DOWN
+
+        breaker = make(window="time", gather=60)
+        engine = runtime.opened.engine
+        if meets != "look":
+            breaker.call(lambda: 1)
+        clock.advance(1)
+        if meets == "try":
+            everything_fails(storage)
+            assert breaker.status().degraded
+            clock.advance(1)
+        storage.always = dict.fromkeys(["load", "lock"], slowly)
+        ways: dict[str, Callable[[], object]] = {
+            "call": breaker.check,
+            "failure": breaker.record_failure,
+            "look": breaker.status,
+        }
+        ways.get(meets, engine.settle_all)()
+        storage.always = {}
+        clock.advance(1)
+        breaker.call(lambda: 1)
+        engine.finish()
+        assert (engine._prober is not None) is elsewhere
+
+    @pytest.mark.parametrize("scheme", ["casual"])
+    def test_that_thread_waits_for_the_lock_and_ends_with_the_process(
+        self, storage: Faulty, runtime: Runtime, clock: ManualClock, told: Recorder
+    ) -> None:
+        def slowly(*_: Any) -> None:
+            clock.advance(0.25)
+            raise DOWN
+
+        breaker = make()
+        engine = runtime.opened.engine
+        storage.always = {"load": slowly}
+        breaker.call(lambda: 1)
+        patience = Patience(storage)
+        storage.always["load"] = OSError("cable")
+        clock.advance(1)
+        breaker.call(lambda: 1)
+        engine.finish()
+        prober = engine._prober
+        assert prober is not None
+        assert (prober.name, prober.daemon, patience.seconds) == ("resilience try", True, [TIMEOUT])
+        assert told.names == ["degraded"]
+        assert "cable" in str(engine._fuse.error)
+
+    def test_chance_adds_to_the_second_between_two_tries(
+        self, storage: Faulty, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("resilience.fuse.SPREAD", 0.25)
+        breaker = make()
+        everything_fails(storage)
+        breaker.record_failure()
+        for advance, asked in ((1.0, False), (0.25, True)):
+            storage.calls.clear()
+            clock.advance(advance)
+            breaker.record_failure()
+            assert bool(storage.calls) is asked
 
     def test_what_fails_to_settle_is_said_as_it_was_raised(self, storage: Faulty, told: Recorder) -> None:
         breaker = make(window="time", gather=60)
@@ -683,12 +805,7 @@ class TestAwaited:
     def test_what_it_raises_is_named(self, storage: Faulty, told: Recorder, hook: str, named: str) -> None:
         breaker = make()
         storage.always = {hook: OSError("cable")}
-
-        async def failing() -> None:
-            raise KeyError("the dependency")
-
-        with pytest.raises(KeyError):
-            asyncio.run(breaker.acall(failing))
+        asyncio.run(fails(breaker))
         assert [event.data["error"] for event in told.events] == [f"storage awaited: its {named} raised OSError: cable"]
 
     def test_what_nobody_waits_for_any_more_is_finished_though_nothing_else_knows_of_it(
@@ -715,6 +832,7 @@ class TestAwaited:
             with pytest.raises(asyncio.CancelledError):
                 await call
             del call
+            await asyncio.sleep(0)  # until then it stands in the queue of the loop
             gc.collect()
             answered = waiting[0]()
             assert answered is not None
