@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from resilience.contention import Contention
     from resilience.engine import Engine
     from resilience.errors import PolicyRejected
     from resilience.gather import Gathered
@@ -225,6 +226,7 @@ class Cell:
         "__weakref__",
         "_debts",
         "clock",
+        "contention",
         "engine",
         "key",
         "memo",
@@ -258,6 +260,8 @@ class Cell:
         self.engine = engine
         """`None` once the runtime was closed, or in a child of a fork: then the guard binds anew."""
         self.memo = NEVER
+        self.contention: Contention | None = None
+        """What is known of others who commit at the same time; `None`: none were met of late."""
         self.view: View | None = None
         self.shadow: Cell | None = None
         """The private copy that is used while the storage does not answer."""

@@ -2,11 +2,13 @@
 
 A request is a hook of the cell's ports and its arguments; whoever drives the generator makes the call and sends the
 answer in, or throws in what the call raised.  `drive` and `perform` do it with plain calls, `adrive` with awaitable
-ones.
+ones.  `sleep` is asked for like a hook, where others commit the same record (see `resilience.contention`).
 """
 
 from __future__ import annotations
 
+from resilience.clock import sleep
+from resilience.contention import Contention
 from resilience.errors import (
     PluginError,
     ResilienceError,
@@ -61,7 +63,7 @@ class Committed:
         self.is_unknown = False
 
 
-def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whether it was saved
+def commit(  # noqa: C901, PLR0912, PLR0915 - one road, each way out of which says whether it was saved
     cell: Cell,
     events: Sequence[PolicyEvent],
     announcer: Announcer,
@@ -82,9 +84,12 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
     :raises ValueError: as the policy raises it, for a control that makes no sense; nothing was saved.
     """
     key, ports, owed = cell.key, cell.ports, cell.owed
+    if cell.contention is not None:
+        yield from _give_way(cell, cell.contention, clock, deadline, patient=patient)
     taken = owed.take(clock.wall()) if owed else ()
     everything = (*taken, *events) if taken else events
     done = Committed()
+    conflicts = 0
     try:
         while True:
             now = clock.monotonic()
@@ -116,8 +121,8 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
                 raise refused
             if is_over:
                 break
-            if clock.monotonic() >= deadline:
-                raise Outrun(f"{key}: others committed first until the time was up", key=key)
+            conflicts += 1
+            yield from _wait(cell, conflicts, clock, deadline, patient=patient)
     except BaseException as error:
         unknown = error.outcome_unknown if isinstance(error, StorageUnavailable) else done.is_unknown
         if owed is not None and taken and not unknown:
@@ -126,9 +131,46 @@ def commit(  # noqa: C901, PLR0912 - one road, each way out of which says whethe
             done.moves = done.tells = ()
             announcer.committed(cell, done)
         raise
+    if cell.contention is not None:
+        cell.contention.committed(clock.monotonic())
     if done.moves or done.tells or done.resets:
         announcer.committed(cell, done)
     return done
+
+
+def _give_way(
+    cell: Cell, contention: Contention, clock: SharedClock, deadline: float, *, patient: bool
+) -> Requests[None]:
+    """Before a commit: wait for others who were met, where this process had its turn."""
+    now = clock.monotonic()
+    if contention.is_over(now):
+        cell.contention = None
+    else:
+        yield from _sleep(cell.ports, contention.gives_way(now, clock.draw()), deadline - now, patient=patient)
+
+
+def _wait(cell: Cell, times: int, clock: SharedClock, deadline: float, *, patient: bool) -> Requests[None]:
+    """After a conflict: wait until the next try.
+
+    :param times: how many there were in a row.
+    :raises Outrun: there is no time for another try.
+    """
+    now = clock.monotonic()
+    if now >= deadline:
+        raise Outrun(f"{cell.key}: others committed first until the time was up", key=cell.key)
+    contention = cell.contention
+    if contention is None:
+        contention = cell.contention = Contention(now)
+    yield from _sleep(cell.ports, contention.met(now, times, clock.draw()), deadline - now, patient=patient)
+
+
+def _sleep(ports: Ports, seconds: float, left: float, *, patient: bool) -> Requests[None]:
+    """Ask for a pause, of half the time that is left at most: then there is some for a try."""
+    if ports.asave is None and not patient:
+        return  # this is the thread of an event loop, and nothing is awaited
+    pause = min(seconds, left / 2)
+    if pause > 0:
+        yield sleep, (pause,)
 
 
 def answer(
@@ -298,13 +340,14 @@ def _serve(ports: Ports, requests: Requests[T], request: Request) -> T:
 
 async def adrive(ports: Ports, requests: Requests[T]) -> T:
     """Serve the requests, awaiting those for which the storage has an awaitable hook."""
+    import asyncio
     from asyncio import CancelledError, current_task
 
     try:
         hook, arguments = next(requests)
         while True:
             try:
-                awaitable = ports.awaitable(hook)
+                awaitable: Any = asyncio.sleep if hook is sleep else ports.awaitable(hook)
                 given = hook(*arguments) if awaitable is None else await awaitable(*arguments)
             except ResilienceError as error:
                 hook, arguments = requests.throw(error)

@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     Argument = bytes | str | int
 
 
-TURN = 5
-"""Milliseconds for which a record is somebody's turn."""
-BETWEEN = 1
-"""Milliseconds from the end of a turn to the next: whoever comes first commits as often as he can."""
-
-
 class Script:
     """A script, and the two commands that run it.
 
@@ -57,48 +51,26 @@ return found()
 fields of a record."""
 
 SAVE = Script(f"""{_FOUND}
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'turn', 'until')
-local is_over = (tonumber(stored[4] or '') or 0) <= now
-local is_theirs = not is_over and stored[3] ~= '' and stored[3] ~= ARGV[11]
-local reply = nil
+local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number')
 if (stored[1] or '') ~= ARGV[1] or (stored[2] or '') ~= ARGV[2] then
-  reply = found()
-  if stored[1] and is_over and ARGV[12] == 'late' then
-    redis.call('HSET', KEYS[1], 'turn', ARGV[11], 'until', now + {TURN})
-    reply[8] = 'now'
-  end
-elseif is_theirs then
-  reply = found()
+  return found()
 end
-if reply then
-  if is_theirs then
-    reply[8] = 'wait'
-  end
-  return reply
-end
+local time = redis.call('TIME')
 redis.call('PUBLISH', ARGV[7], ARGV[8])
 redis.call('HSET', KEYS[1], 'incarnation', ARGV[3], 'number', ARGV[4], 'sum', ARGV[5], 'payload', ARGV[6])
-if stored[3] == ARGV[11] then
-  redis.call('HSET', KEYS[1], 'turn', '', 'until', now + {BETWEEN})
-end
 if ARGV[9] == '' then
   redis.call('PERSIST', KEYS[1])
 else
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
   redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.max(ARGV[9], now + ARGV[10])))
 end
-return {{time[1], time[2]}}
+return time
 """)
 """Arguments: expected incarnation and number (empty: none is stored), the new ones, checksum, payload, channel, what
 to tell, when it expires in milliseconds by the caller's clock (empty: never), and how many milliseconds that is from
 now.  It is kept until the later of the two: a machine whose clock is wrong must not let a record go early.
 
-The last two make it fair.  Who has just committed knows the version, and is the first to commit again; who does not,
-is late again and again.  So one who says that he is `late` gets the next turn, and all others are sent away meanwhile.
-
-Reply: the server's time.  If it was not saved, what `LOAD` replies, with `now` if it is the caller's turn, and `wait`
-if it is somebody else's."""
+Reply: the server's time.  If another version is stored, what `LOAD` replies: the next try needs no load."""
 
 DELETE = Script(f"""{_FOUND}
 if ARGV[1] ~= '' then

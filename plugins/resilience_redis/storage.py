@@ -31,7 +31,6 @@ from resilience_redis._listener import Listener, message
 from resilience_redis._record import Names, checksum, stored
 from resilience_redis._route import each_key, route_of, run
 from resilience_redis._settings import RedisSettings
-from resilience_redis._turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -78,7 +77,6 @@ class RedisStorage:
         listener = Listener(self._freshness, connect, self.names.channel, settings.max_staleness)
         self._listener = listener if settings.push else None
         self._seen = threading.local()
-        self._turns = Turns()
         finalize(self, listener.close).atexit = False
         _storages.add(self)
 
@@ -150,8 +148,6 @@ class RedisStorage:
         view = self._view(key)
         with _translated(f"saving {key}", key, saving=True):
             reply = self._run(_script.SAVE, key, arguments, timeout)
-        if pause := self._turns.pause(key, reply):
-            clock.sleep(min(pause, timeout))
         return self._saved(key, payload, version, view, reply)
 
     @hookimpl
@@ -163,10 +159,6 @@ class RedisStorage:
         view = self._view(key)
         with _translated(f"saving {key}", key, saving=True):
             reply = await self._arun(_script.SAVE, key, arguments, timeout)
-        if pause := self._turns.pause(key, reply):
-            from asyncio import sleep
-
-            await sleep(min(pause, timeout))
         return self._saved(key, payload, version, view, reply)
 
     def _to_save(
@@ -179,7 +171,7 @@ class RedisStorage:
         before: tuple[Argument, ...] = ("", "") if expected is None else tuple(expected)
         told = (self.names.channel, message(self.names.of(key), version))
         new = (*version, checksum(key, payload, version), payload)
-        return version, (*before, *new, *told, *expiry, *self._turns.ask(key))
+        return version, (*before, *new, *told, *expiry)
 
     def _saved(
         self, key: Key, payload: bytes, version: Version, view: tuple[Number, int] | None, reply: Sequence[Any]
@@ -259,7 +251,6 @@ class RedisStorage:
 
     def after_fork(self) -> None:
         """Use nothing, in a child, that belongs to its parent."""
-        self._turns = Turns()
         self._connections.after_fork()
         if self._loops is not None:
             self._loops.after_fork()

@@ -13,7 +13,6 @@ from resilience_redis._address import Address, Place, parse
 from resilience_redis._freshness import Freshness
 from resilience_redis._listener import Listener
 from resilience_redis._record import Names, Stored, checksum, stored
-from resilience_redis._turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -270,26 +269,6 @@ def test_a_key_that_nobody_holds_is_forgotten() -> None:
     assert len(freshness._numbers) == 1
     del word
     assert len(freshness._numbers) == 0
-
-
-# --- turns ------------------------------------------------------------------------------------------------------------
-
-
-def test_who_is_late_waits_and_asks_for_his_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns, now = Turns(), [100.0]
-    monkeypatch.setattr("resilience_redis._turns.clock.monotonic", lambda: now[0])
-    lost: list[Any] = [b"1", b"0", b"hash", b"a", b"1", b"0", b"{}"]
-    assert turns.ask(KEY)[1] == ""
-    assert turns.pause(KEY, lost) == 0.0  # at once, with what the reply has brought
-    assert 0.001 <= turns.pause(KEY, lost) <= 0.003
-    assert turns.pause(KEY, lost) == 0.0
-    assert turns.pause(KEY, [*lost, b"wait"]) > 0
-    now[0] += 0.004
-    assert turns.ask(KEY)[1] == "late"
-    assert turns.pause(KEY, lost) > 0
-    assert turns.pause(KEY, [*lost, b"now"]) == 0.0
-    assert turns.pause(KEY, [b"1", b"0"]) == 0.0
-    assert turns.ask(KEY)[1] == ""
 
 
 # --- errors and routes ------------------------------------------------------------------------------------------------

@@ -1,0 +1,76 @@
+"""Taking turns at one record: who has committed for a while lets others go first, who came too late waits a moment.
+
+Compare-and-set alone is neither fast nor fair where many commit one record at once.  Each try but one is futile, and
+keeps the server and a processor from the one that is not; and who has just committed knows the version and is ready for
+the next, while who was too late begins with what has been overtaken by then: the same one wins again and again.  So of
+those who want a record, one commits as often as he can for a few milliseconds, while the others sleep.  Then he sleeps,
+and whoever wakes first has his turn.  Nobody knows of anybody: what a conflict says is enough.
+
+Behind a lock there are no conflicts, and nothing of this happens.
+"""
+
+from __future__ import annotations
+
+STREAK = 0.004
+"""Seconds for which one commits as often as he can, once he knows that there are others."""
+
+AWAY = 0.002
+"""Seconds after which others have had their chance: so long who has had his turn gives way, and a bit more or less."""
+
+STEP = 0.001
+"""Seconds by which each pause is longer than the one before it: the more who wait, the longer all of them wait."""
+
+LONGEST = 0.010
+"""Seconds of the longest pause, and again a bit more or less."""
+
+FORGOTTEN = 0.100
+"""Seconds after the last conflict when it is forgotten that there were others."""
+
+
+class Contention:
+    """What one view of a record knows of others who commit it; made at its first conflict.
+
+    Threads share it without a lock: a streak that one of them measured wrong is a bit longer or shorter.
+
+    :param now: monotonic seconds.
+    """
+
+    __slots__ = ("_began", "_conflict", "_ended")
+
+    def __init__(self, now: float) -> None:
+        self._began = self._ended = self._conflict = now
+
+    def is_over(self, now: float) -> bool:
+        """Whether no conflict was met for so long that there is nobody to give way to."""
+        return now - self._conflict >= FORGOTTEN
+
+    def gives_way(self, now: float, draw: int) -> float:
+        """Before a commit: the seconds to wait for others to go first.
+
+        :param draw: 64 random bits.
+        """
+        if now - self._ended >= AWAY:  # he was away by himself
+            self._began = now
+        if now - self._began < STREAK:
+            return 0.0
+        pause = _about(AWAY, draw)
+        self._began = now + pause
+        return pause
+
+    def met(self, now: float, times: int, draw: int) -> float:
+        """After a conflict, of which this is the one with this number in a row: the seconds to wait.
+
+        What the conflict brought is tried at once, in case that the other one is done; if it was overtaken as well, he
+        is not.
+        """
+        self._began = self._conflict = now
+        return 0.0 if times % 2 else _about(min(STEP * times / 2, LONGEST), draw)
+
+    def committed(self, now: float) -> None:
+        """After a commit."""
+        self._ended = now
+
+
+def _about(seconds: float, draw: int) -> float:
+    """Return half as long to one and a half times as long, so that not all come back at once."""
+    return seconds * (0.5 + draw / 2**64)

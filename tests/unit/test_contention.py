@@ -1,0 +1,181 @@
+"""Many who commit one record: one has his turn, the others sleep, and none past his deadline or on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from storages import Casual
+
+from resilience import Capability, CircuitBreaker, Runtime, StorageConflict
+from resilience import commit as commits
+from resilience.contention import AWAY, FORGOTTEN, LONGEST, STEP, STREAK, Contention
+from resilience.testing import AwaitedFaultyStorage, FaultyStorage, ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIDDLE = 2**63
+"""Random bits that make a pause neither shorter nor longer."""
+
+
+class TestTurns:
+    def test_every_second_conflict_in_a_row_makes_the_pause_longer(self) -> None:
+        contention = Contention(0.0)
+        pauses = [contention.met(0.0, times, MIDDLE) for times in range(1, 9)]
+        assert pauses == pytest.approx([0, STEP, 0, 2 * STEP, 0, 3 * STEP, 0, 4 * STEP])
+        assert contention.met(0.0, 1000, MIDDLE) == pytest.approx(LONGEST)
+
+    def test_pauses_differ(self) -> None:
+        contention = Contention(0.0)
+        assert contention.met(0.0, 2, 0) == pytest.approx(STEP / 2)
+        assert contention.met(0.0, 2, 2**64 - 1) == pytest.approx(STEP * 1.5)
+        assert contention.met(0.0, 1000, 2**64 - 1) == pytest.approx(LONGEST * 1.5)
+
+    def test_who_had_his_turn_gives_way_and_then_has_another(self) -> None:
+        contention, now, pauses = Contention(0.0), 0.0, list[float]()
+        while now < 2 * (STREAK + AWAY):
+            pauses.append(contention.gives_way(now, MIDDLE))
+            now += pauses[-1] + STREAK / 9.5
+            contention.committed(now)
+        (first, second) = [number for number, pause in enumerate(pauses) if pause]
+        assert (first, second - first) == (10, 10)
+        assert pauses[first] == pytest.approx(AWAY)
+
+    def test_who_was_away_by_himself_need_not_give_way(self) -> None:
+        contention = Contention(0.0)
+        contention.committed(STREAK)
+        assert contention.gives_way(STREAK + AWAY, MIDDLE) == 0
+        contention.committed(STREAK + AWAY)
+        assert contention.gives_way(2 * STREAK + AWAY - 0.0001, MIDDLE) == 0
+
+    def test_a_conflict_begins_a_turn(self) -> None:
+        contention = Contention(0.0)
+        contention.committed(STREAK)
+        contention.met(STREAK, 1, MIDDLE)
+        assert contention.gives_way(STREAK + 0.001, MIDDLE) == 0
+
+    def test_it_is_forgotten(self) -> None:
+        contention = Contention(1.0)
+        contention.met(2.0, 1, MIDDLE)
+        assert not contention.is_over(2.0 + FORGOTTEN - 0.001)
+        assert contention.is_over(2.0 + FORGOTTEN)
+
+
+class Server(Casual):
+    """Works by compare-and-set, and is no place for an event loop."""
+
+    capabilities = frozenset({Capability.PROCESSES, Capability.MACHINES})
+
+
+class Crowded:
+    """A breaker whose commits meet others; a clock that sleeping moves."""
+
+    def __init__(self, storage: FaultyStorage) -> None:
+        self.storage = storage
+        self.clock = ManualClock()
+        self.slept: list[float] = []
+        self.runtime = Runtime(storage=storage, clock=self.clock)
+        self.breaker = CircuitBreaker("payments", runtime=self.runtime, failure_threshold=1000)
+        self.breaker.record_failure()
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.clock.advance(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        if seconds:  # as the storage does, to let others run
+            self.sleep(seconds)
+
+    def conflicts(self, times: int, takes: float = 0.0) -> None:
+        """Let others be faster so often, each time after so many seconds."""
+
+        def conflict(*_: Any) -> Any:
+            self.clock.advance(takes)
+            raise StorageConflict("others were faster")
+
+        for nth in range(1, times + 1):
+            self.storage.plan("save", nth, conflict)
+
+    def fail(self) -> None:
+        if isinstance(self.storage, AwaitedFaultyStorage):
+            asyncio.run(self.afail())
+        else:
+            self.breaker.record_failure()
+
+    async def afail(self) -> None:
+        async def dependency() -> None:
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            await self.breaker.acall(dependency)
+
+    @property
+    def count(self) -> int:
+        return self.breaker.status().failure_count
+
+
+@pytest.fixture(params=[FaultyStorage, AwaitedFaultyStorage])
+def crowded(request: pytest.FixtureRequest, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Crowded]:
+    made = Crowded(request.param(Server(f"server:{tmp_path}")))
+    monkeypatch.setattr(commits, "sleep", made.sleep)
+    monkeypatch.setattr(asyncio, "sleep", made.asleep)
+    yield made
+    made.runtime.close()
+
+
+def test_who_is_too_late_waits_before_every_second_try(crowded: Crowded) -> None:
+    crowded.conflicts(6)
+    crowded.fail()
+    assert crowded.count == 2
+    assert len(crowded.slept) == 3
+    for nth, seconds in enumerate(crowded.slept, 1):
+        assert nth * STEP / 2 <= seconds <= nth * STEP * 1.5
+
+
+def test_without_others_nobody_sleeps(crowded: Crowded) -> None:
+    for _ in range(20):
+        crowded.clock.advance(STREAK / 2)
+        crowded.fail()
+    assert crowded.slept == []
+
+
+def test_who_met_others_gives_way_until_he_has_met_none_for_a_while(crowded: Crowded) -> None:
+    crowded.conflicts(1)
+    crowded.fail()
+    begun = crowded.clock.monotonic()
+    while crowded.clock.monotonic() < begun + 2 * FORGOTTEN:
+        crowded.clock.advance(0.001)
+        crowded.fail()
+    assert all(AWAY / 2 <= seconds <= AWAY * 1.5 for seconds in crowded.slept)
+    assert FORGOTTEN / (STREAK + 2 * AWAY) <= len(crowded.slept) <= FORGOTTEN / STREAK
+
+
+def test_no_pause_takes_the_time_for_the_next_try(crowded: Crowded) -> None:
+    crowded.conflicts(100, takes=0.06)
+    begun = crowded.clock.monotonic()
+    crowded.fail()
+    assert crowded.clock.monotonic() - begun < 0.25 + 0.06
+    assert all(seconds < 0.25 / 2 for seconds in crowded.slept)
+    crowded.storage._plans.clear()
+    assert crowded.count == 2  # it was owed
+
+
+def test_on_an_event_loop_that_nothing_is_awaited_on_nobody_sleeps(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Inline(Server):
+        capabilities = Server.capabilities | {Capability.INLINE}
+
+    crowded = Crowded(FaultyStorage(Inline(f"inline:{tmp_path}")))
+    monkeypatch.setattr(commits, "sleep", crowded.sleep)
+    crowded.conflicts(4)
+    asyncio.run(crowded.afail())
+    crowded.clock.advance(STREAK)
+    asyncio.run(crowded.afail())
+    assert (crowded.count, crowded.slept) == (3, [])
+    crowded.conflicts(2)
+    crowded.breaker.record_failure()  # called, it may
+    assert (crowded.count, len(crowded.slept)) == (4, 1)
+    crowded.runtime.close()
