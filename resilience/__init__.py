@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         StorageUnavailable,
     )
     from resilience.events import Event, Transition
+    from resilience.freshness import Freshness
     from resilience.guard import Guard
     from resilience.holding import HoldingStorage
     from resilience.markers import hookimpl
@@ -55,6 +56,7 @@ _HOME = {
     "ConfigurationError": "resilience.errors",
     "Duration": "resilience.settings",
     "Event": "resilience.events",
+    "Freshness": "resilience.freshness",
     "Guard": "resilience.guard",
     "HoldingStorage": "resilience.holding",
     "InnerStorage": "resilience.storage",
@@ -91,6 +93,7 @@ __all__ = [
     "ConfigurationError",
     "Duration",
     "Event",
+    "Freshness",
     "Guard",
     "HoldingStorage",
     "InnerStorage",

@@ -336,6 +336,9 @@ class Cell:
             raise PluginError(f"storage {self.ports.name}: load of {self.key} returned {what}, not a Snapshot")
         if snapshot.time is not None:
             self.wall = self.clock.learn(snapshot.time, monotonic)
+            is_current = snapshot.is_current
+            if isinstance(is_current, Word) and is_current.look is not None:
+                self.clock.attend(is_current.look)
         view = self.view
         if (
             view is not None

@@ -5,6 +5,9 @@ answer bounds the difference from both sides, and what is known is what all of t
 changed only when it is proven wrong.  Between two answers time goes on by this machine's monotonic clock, so a wall
 clock that is wrong, or set, changes nothing here.
 
+Nearly every call reads this clock.  So it is here that a process finds a moment to look whether commits of others were
+told (see `resilience.Word`), which costs a comparison.
+
 A process knows the time to within what its best answer took, plus twice `MOST_DRIFT` for each second since; two of them
 agree to within the sum.  On a network within one place that is a few milliseconds.
 """
@@ -28,6 +31,9 @@ WELL_SET = 1.0
 TELL_EVERY = 3600.0
 """Seconds after which a clock that is still off is told again."""
 
+LOOK_EVERY = 0.0005
+"""Seconds after which the next who reads the time looks what was told."""
+
 _LAST = 1e11
 """A time that is no wall-clock second of the next three thousand years is a fault of the storage."""
 
@@ -44,6 +50,8 @@ class SharedClock:
     __slots__ = (
         "_bounds",
         "_clock",
+        "_look",
+        "_look_at",
         "_offset",
         "_storage",
         "_told_at",
@@ -68,9 +76,20 @@ class SharedClock:
         self._offset = 0.0
         self._bounds = (0.0, 0.0, 0.0)
         self._told_at = float("-inf")
+        self._look: Callable[[], object] | None = None
+        self._look_at = float("inf")
 
     def _agreed(self) -> float:
-        return self.monotonic() + self._offset
+        now = self.monotonic()
+        if now >= self._look_at and self._look is not None:
+            self._look_at = now + LOOK_EVERY
+            self._look()
+        return now + self._offset
+
+    def attend(self, look: Callable[[], object]) -> None:
+        """Call `look` where the time is read from now on, after each `LOOK_EVERY`."""
+        if look is not self._look:
+            self._look, self._look_at = look, 0.0
 
     def learn(self, time: object, sent: float) -> Callable[[], float]:
         """Take in the time that an answer told, which has just come, and return `wall`.

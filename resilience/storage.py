@@ -126,13 +126,19 @@ class Word:
     one machine word (a mapped file, an array in memory) gives a `Word`; the engine then compares the two in line,
     which spares a call of some 60 ns on the road of every call.  A view that was released (`ValueError`) means: no
     longer current.
+
+    A storage that hears of commits on a connection gives `look` too: a function without arguments that reads what has
+    come, without waiting, and sets the view.  While a snapshot with it and with a `time` is in use, the engine calls it
+    from calls that are under way, every half millisecond at most, from any thread; it must not raise.  Without it a
+    program that computes all the time would hear only when Python switches threads.  See `resilience.Freshness`.
     """
 
-    __slots__ = ("value", "view")
+    __slots__ = ("look", "value", "view")
 
-    def __init__(self, view: Indexed, value: int) -> None:
+    def __init__(self, view: Indexed, value: int, look: Callable[[], object] | None = None) -> None:
         self.view = view
         self.value = value
+        self.look = look
 
     def __call__(self) -> bool:
         """Whether the snapshot is still the last committed record."""

@@ -23,7 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from resilience_postgres._freshness import Freshness
+    from resilience import Freshness
+    from resilience_postgres._connection import Exchange
     from resilience_postgres._pool import Pool
     from resilience_postgres._schema import Schema
 
@@ -32,6 +33,13 @@ _PATIENCE: Final = 5.0
 
 _PROOF: Final = 1.0
 """Seconds that the first notification may take to arrive; one takes less than a millisecond."""
+
+_REST: Final = 0.001
+"""Seconds until the thread looks again after it has heard something: where many commit at once, it would wake for each
+of them else, in every process."""
+
+_MOMENT: Final = 0.001
+"""Seconds that one who is about to decide waits at most for another one who is reading."""
 
 _DEAF: Final = 60.0
 """Seconds after which it is tried again where none arrived."""
@@ -59,6 +67,9 @@ class Listener:
         self._closed = False
         self._woken, self._waker = socket.socketpair()
         self._connection: Connection | None = None
+        self._reading = threading.Lock()
+        self._failure: Exception | None = None
+        """What another thread met when it looked."""
         self._thread = threading.Thread(target=self._run, name="resilience-postgres-listen", daemon=True)
 
     def start(self) -> None:
@@ -85,6 +96,21 @@ class Listener:
         if self._connection is not None:
             self._connection.abandon()
 
+    def look(self) -> None:
+        """Hear what has come, in the caller's thread; see `resilience.Word`.  What is wrong, the thread finds out."""
+        if not self._freshness.is_proven or not self._reading.acquire(timeout=_MOMENT):
+            return
+        try:
+            connection = self._connection
+            if self._freshness.is_proven:  # still
+                assert connection is not None  # noqa: S101 - it is closed after that; for the type checkers
+                self._take(connection)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is heard
+            self._failure = error
+            self._freshness.distrust()
+        finally:
+            self._reading.release()
+
     # -- the thread ----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -97,9 +123,10 @@ class Listener:
                 self.why = f"{type(error).__name__}: {error}"
             finally:
                 self._freshness.distrust()
-                if self._connection is not None:
-                    self._connection.close()
-                    self._connection = None
+                with self._reading:
+                    connection, self._connection = self._connection, None
+                    if connection is not None:
+                        connection.close()
                 self.said.set()
             self._rest(_DEAF if self.is_deaf else self._patience * (_some() if self._heard_once else 1.0))
         self._woken.close()
@@ -116,13 +143,15 @@ class Listener:
         with selectors.DefaultSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.register(connection.fd, selectors.EVENT_READ)
-            proven = self._prove(connection, selector, deadline)
+            self._proven = self._asked = self._prove(connection, selector, deadline)
+            self._beat: Exchange | None = None
+            self._failure = None
             self.is_deaf = False
             self._freshness.prove()
             self._heard_once = True
             self.why = ""
             self.said.set()
-            self._hear(connection, selector, proven)
+            self._hear(connection, selector)
 
     def _prove(self, connection: Connection, selector: selectors.BaseSelector, deadline: float) -> float:
         """Let a notification be sent over another connection, and wait for it; the second of which it is a proof."""
@@ -140,41 +169,50 @@ class Listener:
                     )
                 raise Late("no notification arrives, as behind a transaction pooler")
             selector.select(max(0.0, deadline - clock.monotonic()))
-            self._look()
+            self._check()
         return begun
 
-    def _hear(self, connection: Connection, selector: selectors.BaseSelector, proven: float) -> None:
+    def _hear(self, connection: Connection, selector: selectors.BaseSelector) -> None:
         """Tell what comes, and ask for beats, until nothing comes any more."""
-        beat = None
-        asked = proven
         while True:
-            now = clock.monotonic()
-            if now >= proven + self._patience:
-                raise Late(f"the server was not heard of for {self._patience:g} s")
-            if beat is None and now >= asked + self._patience / 2:
-                asked, beat = now, connection.script(b"")
-                next(beat)
-            until = proven + self._patience if beat is not None else asked + self._patience / 2
-            selector.select(max(0.0, until - now))
-            self._look()
-            heard = connection.heard()
-            if beat is not None:
-                try:
-                    beat.send(True)
-                except StopIteration:
-                    beat, proven = None, asked
-                heard += connection.heard(read=False)  # what came with the beat; nothing would wake us for it
-            for told in heard:
-                self._tell(told.decode())
+            with self._reading:
+                seconds = self._ask(connection)
+            came = selector.select(seconds)
+            self._check()
+            with self._reading:
+                self._take(connection)
+            if came:
+                clock.sleep(_REST)
 
-    def _look(self) -> None:
+    def _ask(self, connection: Connection) -> float:
+        """See whether the server is heard of, and ask it for a beat when it is time; for how long nothing is to do."""
+        now = clock.monotonic()
+        if self._failure is not None:
+            raise self._failure
+        if now >= self._proven + self._patience:
+            raise Late(f"the server was not heard of for {self._patience:g} s")
+        if self._beat is None and now >= self._asked + self._patience / 2:
+            self._asked, self._beat = now, connection.script(b"")
+            next(self._beat)
+        until = self._asked + self._patience / 2 if self._beat is None else self._proven + self._patience
+        return max(0.0, until - now)
+
+    def _take(self, connection: Connection) -> None:
+        """Read all that has come, and tell the last that was said of each record."""
+        heard = connection.heard()
+        if self._beat is not None:
+            try:
+                self._beat.send(True)
+            except StopIteration:
+                self._beat, self._proven = None, self._asked
+            heard += connection.heard(read=False)  # what came with the beat; nothing would wake us for it
+        for tag, version in dict(told.decode().partition(" ")[::2] for told in heard).items():
+            number, _, incarnation = version.partition(" ")
+            self._freshness.hear(bytes.fromhex(tag), Version(incarnation, int(number)) if version else None)
+
+    def _check(self) -> None:
         if self._closed:
             raise Lost("it was closed")
-
-    def _tell(self, told: str) -> None:
-        tag, _, version = told.partition(" ")
-        number, _, incarnation = version.partition(" ")
-        self._freshness.hear(bytes.fromhex(tag), Version(incarnation, int(number)) if version else None)
 
 
 def _some() -> float:

@@ -12,11 +12,13 @@ from weakref import finalize
 from resilience import (
     Capability,
     ConfigurationError,
+    Freshness,
     Key,
     Snapshot,
     StorageConflict,
     StorageCorrupt,
     Version,
+    Word,
     clock,
     hookimpl,
 )
@@ -33,9 +35,8 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGresult
 
-    from resilience import Word
+    from resilience.freshness import Begun
     from resilience_postgres._doctor import Finding
-    from resilience_postgres._freshness import Begun
     from resilience_postgres._listener import Listener
     from resilience_postgres._records import Row
     from resilience_postgres._schema import Statement
@@ -80,6 +81,9 @@ LISTEN_AT: Final = 2
 _ADMINISTRATION: Final = 5.0
 """Seconds for what has no time-out of its own."""
 
+_STALE: Final = Word([0], 1)
+"""The `is_current` of a snapshot of which nobody can tell for now."""
+
 _read: ContextVar[tuple[Key, Row] | None] = ContextVar("resilience_postgres_read", default=None)
 """The row that this thread or task has read last: the one that it may call damaged."""
 
@@ -119,7 +123,6 @@ class PostgresStorage:
     def __init__(self, url: str, settings: PostgresPlan | None = None) -> None:
         _need_driver()
         from resilience_postgres._connection import address
-        from resilience_postgres._freshness import Freshness
         from resilience_postgres._pool import Pool
 
         chosen: PostgresPlan = _Defaults() if settings is None else settings
@@ -190,7 +193,7 @@ class PostgresStorage:
         listener = self._listener
         if not self._push or (listener is not None and listener.is_deaf):
             return None
-        return self._freshness.judge(version, begun)
+        return self._freshness.judge(version, begun) or _STALE
 
     # -- save ----------------------------------------------------------------------------------------------------------
 
@@ -395,6 +398,7 @@ class PostgresStorage:
             if listener is None:
                 listener = Listener(self._dsn, self.schema, self._pool, self._freshness, self._patience)
                 self._listener = listener
+                self._freshness.look = listener.look
                 listener.start()
                 self._end = finalize(self, listener.close)  # for whoever forgets to close
                 self._end.atexit = False

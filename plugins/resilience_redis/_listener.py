@@ -3,11 +3,15 @@
 It subscribes to the channel that the scripts tell of commits by, on a connection of its own, and asks the server again
 and again whether it is there.  Everything that was told before an answer has come before it.  So if the last question
 that was answered is older than `max_staleness`, no snapshot is trusted any more, until it is subscribed anew.
+
+What has come is read by whoever looks first: the thread, or one that is about to decide and need not wait until this
+one gets the interpreter.  So the thread waits until there is something to read, and reads it under a lock.
 """
 
 from __future__ import annotations
 
 import re
+import selectors
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,12 +20,18 @@ from resilience import Version, clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from socket import socket
 
+    from resilience import Freshness
     from resilience_redis._connections import Connection
-    from resilience_redis._freshness import Freshness
 
 _PATIENCE = 0.25
 """Seconds between two tries to subscribe, and that one try may take."""
+_REST = 0.001
+"""Seconds until the thread looks again after it has heard something.  Where many commit at once, it would wake for each
+message else, in every process, and take more time from those who commit than the commits take."""
+_MOMENT = 0.001
+"""Seconds that one who is about to decide waits at most for another one who is reading."""
 _LONGEST = 10_000
 """Bytes of one message: a name has a thousand characters at most."""
 
@@ -71,6 +81,12 @@ class Listener:
         ear = self._ear
         return "it was not started yet" if ear is None else ear.error
 
+    def look(self) -> None:
+        """Hear what has come, in the caller's thread; see `resilience.Word`."""
+        ear = self._ear
+        if ear is not None:
+            ear.look()
+
     def start(self, patience: float) -> None:
         """Start the thread if there is none, and wait for its first try to subscribe, for so many seconds at most."""
         ear = self._ear
@@ -117,6 +133,9 @@ class _Ear:
         self.connection: Connection | None = None
         self.is_live = False
         self.error: str | None = None
+        self._reading = threading.Lock()
+        self._failure: Exception | None = None
+        """What another thread met when it looked."""
 
     def start(self) -> None:
         """Start the thread; where none can be started any more, nothing is ever heard."""
@@ -144,45 +163,84 @@ class _Ear:
         """Trust nothing any more."""
         self.is_live = False
         self.error = why
-        self._freshness.forget()
+        self._freshness.distrust()
+
+    def look(self) -> None:
+        """Hear what has come, in another thread than this one's; what is wrong, this one finds out."""
+        if not self.is_live or not self._reading.acquire(timeout=_MOMENT):
+            return
+        try:
+            if self.is_live:
+                self._hear()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be trusted any more
+            self._failure = error
+            self.lose(str(error))
+        finally:
+            self._reading.release()
 
     def _listen(self, connection: Connection) -> None:
+        import ssl
+
         connection.send_command("SUBSCRIBE", self._channel, check_health=False)
         # Read by ourselves: when many commit at once, redis-py's reader would take as much time as all commits.
-        stream = connection._sock  # noqa: SLF001 - it has no public name
-        stream.settimeout(self._max_staleness / 8)
-        asked = answered = clock.monotonic()
-        is_asking = True  # to subscribe is a question too
-        unread = b""
-        while not self.ended.is_set():
-            now = clock.monotonic()
-            if now - answered >= self._max_staleness:
-                raise TimeoutError(f"the server was not heard for {self._max_staleness:g} s")
-            if not is_asking and now - asked >= self._max_staleness / 4:
-                stream.sendall(b"*1\r\n$4\r\nPING\r\n")
-                asked, is_asking = now, True
+        self._stream: socket = connection._sock  # noqa: SLF001 - it has no public name
+        self._stream.settimeout(0)
+        self._nothing_came = (BlockingIOError, ssl.SSLWantReadError)
+        self._unread = b""
+        self._failure = None
+        self._asked = self._answered = clock.monotonic()
+        self._is_asking = True  # to subscribe is a question too
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stream, selectors.EVENT_READ)
+            while not self.ended.is_set():
+                with self._reading:
+                    self._ask()
+                if selector.select(self._max_staleness / 8):
+                    with self._reading:
+                        self._hear()
+                    clock.sleep(_REST)
+
+    def _ask(self) -> None:
+        """See whether the server is heard, and ask it for a sign of life when it is time."""
+        now = clock.monotonic()
+        if self._failure is not None:
+            raise self._failure
+        if now - self._answered >= self._max_staleness:
+            raise TimeoutError(f"the server was not heard for {self._max_staleness:g} s")
+        if not self._is_asking and now - self._asked >= self._max_staleness / 4:
+            self._stream.sendall(b"*1\r\n$4\r\nPING\r\n")
+            self._asked, self._is_asking = now, True
+
+    def _hear(self) -> None:
+        """Read all that has come, and tell the last that was said of each record."""
+        unread = self._unread + self._read()
+        told: dict[bytes, Version | None] = {}
+        end = 0
+        while found := _REPLY.match(unread, end):
+            end = found.end()
+            if found[1] is None:
+                self._answered, self._is_asking = self._asked, False
+            else:
+                incarnation, number, name = found[1].split(b" ", 2)
+                told[name] = None if incarnation == b"-" else Version(incarnation.decode(), int(number))
+        self._unread = unread[end:]
+        if self._unread.startswith(b"-") or len(self._unread) > _LONGEST:
+            raise ConnectionError(self._unread[1:_LONGEST].decode("utf-8", "replace").strip())
+        for name, version in told.items():
+            self._freshness.hear(name, version)
+        if not self._is_asking and not self.is_live:
+            self._freshness.prove()
+            self.error = None
+            self.is_live = True
+            self.tried.set()
+
+    def _read(self) -> bytes:
+        read = b""
+        while True:
             try:
-                data = stream.recv(1 << 16)
-            except TimeoutError:
-                continue
+                data = self._stream.recv(1 << 16)
+            except self._nothing_came:
+                return read
             if not data:
                 raise ConnectionError("the server closed the connection")
-            unread += data
-            end = 0
-            while found := _REPLY.match(unread, end):
-                end = found.end()
-                if found[1] is not None:
-                    self._told(found[1])
-                    continue
-                answered, is_asking = asked, False
-                if not self.is_live:
-                    self.error = None
-                    self.is_live = True
-                    self.tried.set()
-            unread = unread[end:]
-            if unread.startswith(b"-") or len(unread) > _LONGEST:
-                raise ConnectionError(unread[1:_LONGEST].decode("utf-8", "replace").strip())
-
-    def _told(self, text: bytes) -> None:
-        incarnation, number, name = text.split(b" ", 2)
-        self._freshness.told(name, None if incarnation == b"-" else Version(incarnation.decode(), int(number)))
+            read += data

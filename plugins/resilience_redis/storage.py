@@ -13,6 +13,7 @@ from weakref import WeakSet, finalize
 
 from resilience import (
     Capability,
+    Freshness,
     Key,
     PluginError,
     Snapshot,
@@ -26,7 +27,6 @@ from resilience_redis import _script
 from resilience_redis._address import parse
 from resilience_redis._connections import Connections, Manner, left
 from resilience_redis._errors import Refused, Unreached, unavailable
-from resilience_redis._freshness import Freshness
 from resilience_redis._listener import Listener, message
 from resilience_redis._record import Names, checksum, stored
 from resilience_redis._route import each_key, route_of, run
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
+    from resilience.freshness import Begun
     from resilience_redis._connections import Connection
-    from resilience_redis._freshness import Number
     from resilience_redis._loops import Loops
     from resilience_redis._route import Route
     from resilience_redis._script import Argument
@@ -76,6 +76,7 @@ class RedisStorage:
         connect = partial(_connect, self._connections, self._route)
         listener = Listener(self._freshness, connect, self.names.channel, settings.max_staleness)
         self._listener = listener if settings.push else None
+        self._freshness.look = listener.look
         self._seen = threading.local()
         finalize(self, listener.close).atexit = False
         _storages.add(self)
@@ -97,26 +98,20 @@ class RedisStorage:
         deadline = clock.monotonic() + timeout
         if self._listener is not None:
             self._listener.start(timeout / 2)
-        view = self._view(key)
+        begun = self._freshness.begin(self.names.of(key))
         with _translated(f"loading {key}", key):
-            return self._loaded(key, view, self._run(_script.LOAD, key, (), left(deadline)))
+            return self._loaded(key, begun, self._run(_script.LOAD, key, (), left(deadline)))
 
     @hookimpl
     async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
         """See `resilience.hookspecs`."""
         if self._listener is not None:
             self._listener.start(0)  # until it has subscribed, records are loaded
-        view = self._view(key)
+        begun = self._freshness.begin(self.names.of(key))
         with _translated(f"loading {key}", key):
-            return self._loaded(key, view, await self._arun(_script.LOAD, key, (), timeout))
+            return self._loaded(key, begun, await self._arun(_script.LOAD, key, (), timeout))
 
-    def _view(self, key: Key) -> tuple[Number, int] | None:
-        """Return what the freshness of an answer is told by; `None`: nothing tells.  Look before the server does."""
-        number = self._freshness.number(self.names.of(key))
-        before = number[0]
-        return (number, before) if self.is_pushed else None
-
-    def _loaded(self, key: Key, view: tuple[Number, int] | None, reply: Sequence[Any]) -> Snapshot:
+    def _loaded(self, key: Key, begun: Begun | None, reply: Sequence[Any]) -> Snapshot:
         """Make a snapshot of a reply of `LOAD`.
 
         :raises StorageCorrupt: the record is damaged.
@@ -124,13 +119,12 @@ class RedisStorage:
         record = stored(reply[2:7])
         self._seen.record = key, record
         payload, version = (None, None) if record is None else record.checked(key)
-        return self._snapshot(payload, version, view, reply)
+        return self._snapshot(payload, version, begun, reply)
 
     def _snapshot(
-        self, payload: bytes | None, version: Version | None, view: tuple[Number, int] | None, time: Sequence[Any]
+        self, payload: bytes | None, version: Version | None, begun: Begun | None, time: Sequence[Any]
     ) -> Snapshot:
-        is_current = None if view is None else self._freshness.answered(*view, version)
-        return Snapshot(payload, version, is_current, int(time[0]) + int(time[1]) / 1e6)
+        return Snapshot(payload, version, self._freshness.judge(version, begun), int(time[0]) + int(time[1]) / 1e6)
 
     # -- save --------------------------------------------------------------------------------------------------------
 
@@ -145,10 +139,10 @@ class RedisStorage:
     ) -> Snapshot:
         """See `resilience.hookspecs`.  A conflict brings the record that is committed now."""
         version, arguments = self._to_save(key, payload, expected, expires_at)
-        view = self._view(key)
+        begun = self._freshness.begin(self.names.of(key))
         with _translated(f"saving {key}", key, saving=True):
             reply = self._run(_script.SAVE, key, arguments, timeout)
-        return self._saved(key, payload, version, view, reply)
+        return self._saved(key, payload, version, begun, reply)
 
     @hookimpl
     async def resilience_asave(
@@ -156,10 +150,10 @@ class RedisStorage:
     ) -> Snapshot:
         """See `resilience.hookspecs`."""
         version, arguments = self._to_save(key, payload, expected, expires_at)
-        view = self._view(key)
+        begun = self._freshness.begin(self.names.of(key))
         with _translated(f"saving {key}", key, saving=True):
             reply = await self._arun(_script.SAVE, key, arguments, timeout)
-        return self._saved(key, payload, version, view, reply)
+        return self._saved(key, payload, version, begun, reply)
 
     def _to_save(
         self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None
@@ -173,16 +167,14 @@ class RedisStorage:
         new = (*version, checksum(key, payload, version), payload)
         return version, (*before, *new, *told, *expiry)
 
-    def _saved(
-        self, key: Key, payload: bytes, version: Version, view: tuple[Number, int] | None, reply: Sequence[Any]
-    ) -> Snapshot:
+    def _saved(self, key: Key, payload: bytes, version: Version, begun: Begun | None, reply: Sequence[Any]) -> Snapshot:
         if len(reply) == 2:  # the time, and nothing to say besides
-            return self._snapshot(payload, version, view, reply)
-        raise self._conflict(key, view, reply)
+            return self._snapshot(payload, version, begun, reply)
+        raise self._conflict(key, begun, reply)
 
-    def _conflict(self, key: Key, view: tuple[Number, int] | None, reply: Sequence[Any]) -> StorageConflict:
+    def _conflict(self, key: Key, begun: Begun | None, reply: Sequence[Any]) -> StorageConflict:
         try:
-            current = self._loaded(key, view, reply)
+            current = self._loaded(key, begun, reply)
         except StorageCorrupt:
             return StorageConflict(f"{key}: a damaged record is stored", key=key)
         return StorageConflict(f"{key} has version {current.version} now", key=key, current=current)
@@ -199,12 +191,12 @@ class RedisStorage:
     @hookimpl
     def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
         """See `resilience.hookspecs`."""
-        view = self._view(key)
+        begun = self._freshness.begin(self.names.of(key))
         arguments = (*(expected or ("", "")), self.names.channel, message(self.names.of(key), None))
         with _translated(f"deleting {key}", key, saving=True):
             reply = self._run(_script.DELETE, key, arguments, timeout)
         if not isinstance(reply, int):
-            raise self._conflict(key, view, reply)
+            raise self._conflict(key, begun, reply)
         self._freshness.doubt(self.names.of(key))
         return reply > 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import threading
@@ -14,12 +13,11 @@ from servers import pgbouncer, postgres_jobs
 from servers.conftest import missing
 from servers.pgbouncer import Pgbouncer
 
-from resilience import CircuitBreaker, Key, Runtime, Version
+from resilience import CircuitBreaker, Freshness, Key, Runtime
 from resilience.testing import Subject, Workers, all_checks, run_check
 from resilience_postgres import PostgresSettings, PostgresStorage, _listener
 from resilience_postgres._connection import Connection, address
 from resilience_postgres._errors import Lost
-from resilience_postgres._freshness import Freshness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -292,30 +290,6 @@ def test_commits_through_a_pooler_are_counted_exactly(pooler: Pgbouncer, postgre
     assert {result.outcome for result in results} == {"passed"}, results
 
 
-def test_what_this_process_took_away_may_have_been_born_again() -> None:
-    freshness, tag, born = Freshness(), b"k", Version("b", 1)
-    freshness.prove()
-    begun = freshness.begin(
-        tag
-    )  # a load is sent, and finds nothing, as somebody deletes; then the record is born again
-    freshness.hear(tag, None)
-    freshness.hear(tag, born)
-    freshness.doubt(tag)  # only now who deleted has his answer
-    assert not freshness.judge(None, begun)()
-    assert freshness.judge(born, freshness.begin(tag))()
-    freshness.doubt(b"of nobody")
-
-
-def test_to_be_told_twice_that_a_record_is_gone_is_no_news() -> None:
-    freshness = Freshness()
-    freshness.prove()
-    word = freshness.judge(None, freshness.begin(b"k"))
-    freshness.hear(b"k", None)
-    assert word()
-    freshness.hear(b"k", Version("a", 1))
-    assert not word()
-
-
 def test_what_comes_together_with_a_beat_is_heard_of_at_once(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,15 +331,3 @@ def test_a_child_closes_nothing_that_libpq_has_closed(postgres_server: PostgresS
     connection.abandon()
     for end in ends:
         os.close(end)
-
-
-def test_a_key_of_which_nobody_holds_a_snapshot_is_forgotten() -> None:
-    freshness = Freshness()
-    freshness.prove()
-    word = freshness.judge(None, freshness.begin(b"k"))
-    assert len(freshness._heard) == 1
-    freshness.hear(b"k", Version("a", 1))
-    assert not word()
-    del word
-    gc.collect()
-    assert len(freshness._heard) == 0

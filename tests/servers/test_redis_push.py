@@ -94,7 +94,9 @@ def test_a_commit_of_its_own_leaves_its_snapshot_current(storage: RedisStorage, 
         old, snapshot = snapshot, storage.resilience_save(KEY, b"%d" % number, snapshot.version, None, 1)
         assert is_current(snapshot)
         assert not is_current(old)
-    last = storage._freshness.number(b"of somebody else")
+    begun = storage._freshness.begin(b"of somebody else")
+    assert begun is not None
+    last, _ = begun
     with redis_server.admin() as admin:
         admin.publish(storage.names.channel, b"- 0 of somebody else")
     wait_until(lambda: last[0], "the message after all others")
@@ -146,8 +148,9 @@ def test_a_commit_between_the_look_and_the_answer_is_not_missed(
 
     def late(*arguments: Any) -> Any:
         reply = run(*arguments)
-        number = storage._freshness.number(storage.names.of(KEY))
-        before = number[0]
+        begun = storage._freshness.begin(storage.names.of(KEY))
+        assert begun is not None
+        number, before = begun
         told.append(other.resilience_save(KEY, b"1", None, None, 1))
         wait_until(lambda: number[0] != before, "the message", 1)
         return reply  # as the record was before

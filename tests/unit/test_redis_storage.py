@@ -1,21 +1,17 @@
-"""What of the Redis storage needs no server and no driver: URLs, names, records, freshness, settings."""
+"""What of the Redis storage needs no server and no driver: URLs, names, records, settings."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from resilience import ConfigurationError, Key, PluginError, Runtime, StorageCorrupt, Version
 from resilience_redis import RedisSettings, RedisStorage, _connections, _errors, _route, _script, storage
 from resilience_redis._address import Address, Place, parse
-from resilience_redis._freshness import Freshness
 from resilience_redis._listener import Listener
 from resilience_redis._record import Names, Stored, checksum, stored
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 KEY = Key("test", "one")
 
@@ -176,74 +172,7 @@ def test_records() -> None:
         sound.checked(Key("test", "copied to another name"))
 
 
-# --- freshness --------------------------------------------------------------------------------------------------------
-
-V1, V2, V3, OTHER = Version("a", 1), Version("a", 2), Version("a", 3), Version("b", 1)
-
-
-def test_an_answer_makes_older_snapshots_old() -> None:
-    freshness = Freshness()
-    number = freshness.number(b"k")
-    first = freshness.answered(number, number[0], V1)
-    again = freshness.answered(number, number[0], V1)
-    assert (first(), again()) == (True, True)
-    second = freshness.answered(number, number[0], V2)
-    assert (first(), again(), second()) == (False, False, True)
-
-
-@pytest.mark.parametrize(
-    ("news", "answer", "is_current"),
-    [
-        ([V2], V2, True),  # the news were of this very one
-        ([V2], V3, True),  # a commit that was made upon it
-        ([V2], V1, False),
-        ([V2, V3], V2, False),
-        ([V2, None], V2, False),
-        ([None], None, True),
-        ([OTHER], V2, False),  # which of the two came later, nobody can tell
-        ([V2], None, False),
-    ],
-)
-def test_news_that_come_before_the_answer(
-    news: Sequence[Version | None], answer: Version | None, *, is_current: bool
-) -> None:
-    freshness = Freshness()
-    number = freshness.number(b"k")
-    before = number[0]
-    for version in news:
-        freshness.told(b"k", version)
-    assert freshness.answered(number, before, answer)() is is_current
-
-
-def test_news_that_are_none() -> None:
-    freshness = Freshness()
-    number = freshness.number(b"k")
-    word = freshness.answered(number, number[0], V2)
-    freshness.told(b"k", V1)
-    freshness.told(b"k", V2)
-    freshness.told(b"another", V3)
-    assert word()
-    freshness.told(b"k", None)
-    assert not word()
-    word = freshness.answered(number, number[0], None)
-    assert word()
-    freshness.forget()
-    assert not word()
-    freshness.after_fork()
-    assert freshness.answered(number, number[0], V1)()
-
-
-def test_what_this_process_took_away_may_have_been_born_again() -> None:
-    freshness = Freshness()
-    name, born = b"k", Version("b", 1)
-    number = freshness.number(name)
-    before = number[0]  # a load is sent, and finds nothing, as somebody deletes; then the record is born again
-    freshness.told(name, None)
-    freshness.told(name, born)
-    freshness.doubt(name)  # only now who deleted has his answer
-    assert not freshness.answered(number, before, None)()
-    assert freshness.answered(number, number[0], born)()
-    freshness.doubt(b"of nobody")
+# --- time -------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_waited_for_the_thread_is_taken_from_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,14 +190,6 @@ def test_what_is_waited_for_the_thread_is_taken_from_the_time(monkeypatch: pytes
     monkeypatch.setattr(Listener, "start", wait)
     made.resilience_load(KEY, 0.1)
     assert 0 < given[0] <= 0.05
-
-
-def test_a_key_that_nobody_holds_is_forgotten() -> None:
-    freshness = Freshness()
-    word = freshness.answered(freshness.number(b"k"), 0, V1)
-    assert len(freshness._numbers) == 1
-    del word
-    assert len(freshness._numbers) == 0
 
 
 # --- errors and routes ------------------------------------------------------------------------------------------------

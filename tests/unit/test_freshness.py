@@ -1,0 +1,190 @@
+"""Whether a snapshot is still current, by what was heard; and who hears when the thread that does cannot."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+from storages import Casual
+
+from resilience import CircuitBreaker, CircuitOpenError, Freshness, Key, Runtime, Snapshot, Version, Word, hookimpl
+from resilience.sharedclock import LOOK_EVERY, SharedClock
+from resilience.testing import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+KEY = Key("circuit_breaker", "payments")
+V1, V2, V3, OTHER = Version("a", 1), Version("a", 2), Version("a", 3), Version("b", 1)
+
+
+@pytest.fixture
+def freshness() -> Freshness:
+    made = Freshness()
+    made.prove()
+    return made
+
+
+def answered(freshness: Freshness, version: Version | None) -> Word:
+    """What becomes of an answer that comes before any news."""
+    word = freshness.judge(version, freshness.begin(b"k"))
+    assert word is not None
+    return word
+
+
+def test_an_answer_makes_older_snapshots_old(freshness: Freshness) -> None:
+    first, again = answered(freshness, V1), answered(freshness, V1)
+    assert (first(), again()) == (True, True)
+    second = answered(freshness, V2)
+    assert (first(), again(), second()) == (False, False, True)
+
+
+@pytest.mark.parametrize(
+    ("news", "answer", "is_current"),
+    [
+        ([V2], V2, True),  # the news were of this very one
+        ([V2], V3, True),  # a commit that was made upon it
+        ([V2], V1, False),
+        ([V2, V3], V2, False),
+        ([V2, None], V2, False),
+        ([None], None, True),
+        ([OTHER], V2, False),  # which of the two came later, nobody can tell
+        ([V2], None, False),
+    ],
+)
+def test_news_that_come_before_the_answer(
+    freshness: Freshness, news: Sequence[Version | None], answer: Version | None, *, is_current: bool
+) -> None:
+    begun = freshness.begin(b"k")
+    for version in news:
+        freshness.hear(b"k", version)
+    word = freshness.judge(answer, begun)
+    assert word is not None
+    assert word() is is_current
+
+
+def test_news_that_are_none(freshness: Freshness) -> None:
+    word = answered(freshness, V2)
+    for version in (V1, V2):
+        freshness.hear(b"k", version)
+    freshness.hear(b"another", V3)
+    assert word()
+    freshness.hear(b"k", None)
+    assert not word()
+    word = answered(freshness, None)
+    freshness.hear(b"k", None)
+    assert word()
+    freshness.hear(b"k", V1)
+    assert not word()
+
+
+def test_an_older_version_that_is_the_answer_was_restored(freshness: Freshness) -> None:
+    newer = answered(freshness, V2)
+    assert answered(freshness, V1)()
+    assert not newer()
+
+
+def test_nothing_is_current_unless_it_is_proven() -> None:
+    freshness = Freshness()
+    assert freshness.judge(V1, freshness.begin(b"k")) is None
+    freshness.prove()
+    begun, word = freshness.begin(b"k"), answered(freshness, V1)
+    freshness.distrust()
+    assert (word(), freshness.begin(b"k")) == (False, None)
+    late = freshness.judge(V1, begun)  # of an answer that was on its way meanwhile
+    assert late is not None
+    assert not late()
+    freshness.prove()
+    word = answered(freshness, V1)
+    freshness.after_fork()
+    assert (word(), freshness.begin(b"k")) == (False, None)
+
+
+def test_what_this_process_took_away_may_have_been_born_again(freshness: Freshness) -> None:
+    begun = freshness.begin(b"k")  # a load is sent, and finds nothing, as somebody deletes; then it is born again
+    freshness.hear(b"k", None)
+    freshness.hear(b"k", OTHER)
+    freshness.doubt(b"k")  # only now who deleted has his answer
+    word = freshness.judge(None, begun)
+    assert word is not None
+    assert not word()
+    assert answered(freshness, OTHER)()
+    freshness.doubt(b"of nobody")
+
+
+def test_a_key_of_which_nobody_holds_a_snapshot_is_forgotten(freshness: Freshness) -> None:
+    word = answered(freshness, None)
+    assert len(freshness._heard) == 1
+    freshness.hear(b"k", V1)
+    assert not word()
+    del word
+    gc.collect()
+    assert len(freshness._heard) == 0
+
+
+# --- who looks --------------------------------------------------------------------------------------------------------
+
+
+def test_the_clock_looks_where_the_time_is_read_and_not_too_often() -> None:
+    manual, looks = ManualClock(), list[float]()
+    clock = SharedClock(manual, "a test")
+
+    def look() -> None:
+        looks.append(manual.monotonic())
+
+    clock.learn(manual.wall(), manual.monotonic())
+    clock.wall()
+    clock.attend(look)
+    for _ in range(100):
+        clock.wall()
+        clock.attend(look)  # with each load
+        manual.advance(LOOK_EVERY / 10)
+    assert len(looks) == pytest.approx(10, abs=1)
+    clock.attend(looks.clear)
+    clock.wall()
+    assert looks == []
+
+
+class Told(Casual):
+    """Is told of commits by a message, and by nobody who would read it: its calls have to."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.freshness = Freshness(self.look)
+        self.freshness.prove()
+        self.messages: list[tuple[Key, Version | None]] = []
+        self.time = 1e9
+
+    def look(self) -> None:
+        while self.messages:
+            self.freshness.hear(*self.messages.pop(0))
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        begun = self.freshness.begin(key)
+        found = super().resilience_load(key, timeout)
+        return Snapshot(found.payload, found.version, self.freshness.judge(found.version, begun), self.time)
+
+
+def test_a_call_hears_what_the_thread_has_no_time_for(tmp_path: Path) -> None:
+    here, there = Told(f"told:{tmp_path}"), Casual(f"told:{tmp_path}")
+    clock = ManualClock(here.time)
+    with Runtime(storage=here, clock=clock, environ={}) as runtime, Runtime(storage=there, environ={}) as other:
+        guarded = CircuitBreaker("payments", runtime=runtime)
+        guarded.call(int)
+        guarded.call(int)
+        CircuitBreaker("payments", runtime=other).force_open()
+        here.messages.append((KEY, there.resilience_load(KEY, 1).version))
+        guarded.call(int)  # too soon after the last look
+        clock.advance(LOOK_EVERY)
+        with pytest.raises(CircuitOpenError):
+            guarded.call(int)
+
+
+def test_a_lock_that_was_held_at_a_fork_is_no_lock_of_the_child(freshness: Freshness) -> None:
+    word = answered(freshness, V1)
+    with freshness._lock:
+        freshness.after_fork()
+        assert not word()
