@@ -12,16 +12,25 @@ Behind a lock there are no conflicts, and nothing of this happens.
 from __future__ import annotations
 
 STREAK = 0.004
-"""Seconds for which one commits as often as he can, once he knows that there are others."""
+"""Seconds for which one commits as often as he can, once he knows that there are others; at least `TRIES` tries."""
+
+TRIES = 4
 
 AWAY = 0.002
-"""Seconds after which others have had their chance: so long who has had his turn gives way, and a bit more or less."""
+"""Seconds for which he gives way after that, and a bit more or less; or as long as `CHANCE` tries take."""
+
+CHANCE = 3
+"""So many tries another one needs in that time: one finds what is committed now, the next is made upon it."""
 
 STEP = 0.001
-"""Seconds by which each pause is longer than the one before it: the more who wait, the longer all of them wait."""
+"""Seconds by which each pause is longer than the one before it, or as long as a try takes: the more who wait, the
+longer all of them wait."""
 
 LONGEST = 0.010
 """Seconds of the longest pause, and again a bit more or less."""
+
+SLOWEST = 0.020
+"""Seconds of a try; one that takes longer counts as this."""
 
 FORGOTTEN = 0.100
 """Seconds after the last conflict when it is forgotten that there were others."""
@@ -35,10 +44,11 @@ class Contention:
     :param now: monotonic seconds.
     """
 
-    __slots__ = ("_began", "_conflict", "_ended")
+    __slots__ = ("_began", "_conflict", "_ended", "_takes")
 
     def __init__(self, now: float) -> None:
         self._began = self._ended = self._conflict = now
+        self._takes = 0.0
 
     def is_over(self, now: float) -> bool:
         """Whether no conflict was met for so long that there is nobody to give way to."""
@@ -49,11 +59,12 @@ class Contention:
 
         :param draw: 64 random bits.
         """
-        if now - self._ended >= AWAY:  # he was away by himself
+        away = max(AWAY, CHANCE * self._takes)
+        if now - self._ended >= away:  # he was away by himself
             self._began = now
-        if now - self._began < STREAK:
+        if now - self._began < max(STREAK, TRIES * self._takes):
             return 0.0
-        pause = _about(AWAY, draw)
+        pause = _about(away, draw)
         self._began = now + pause
         return pause
 
@@ -63,8 +74,11 @@ class Contention:
         What the conflict brought is tried at once, in case that the other one is done; if it was overtaken as well, he
         is not.
         """
-        self._began = self._conflict = now
-        return 0.0 if times % 2 else _about(min(STEP * times / 2, LONGEST), draw)
+        before, self._began, self._conflict = self._conflict, now, now
+        if times % 2:
+            return 0.0
+        self._takes = min(now - before, SLOWEST)  # from one answer to the next, on a busy machine too
+        return _about(min(max(STEP, self._takes) * times / 2, LONGEST), draw)
 
     def committed(self, now: float) -> None:
         """After a commit."""

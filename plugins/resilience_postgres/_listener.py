@@ -206,7 +206,11 @@ class Listener:
             except StopIteration:
                 self._beat, self._proven = None, self._asked
             heard += connection.heard(read=False)  # what came with the beat; nothing would wake us for it
-        for tag, version in dict(told.decode().partition(" ")[::2] for told in heard).items():
+        last: dict[str, str] = {}
+        for told in heard:
+            tag, _, version = told.decode().partition(" ")
+            last[tag] = version
+        for tag, version in last.items():
             number, _, incarnation = version.partition(" ")
             self._freshness.hear(bytes.fromhex(tag), Version(incarnation, int(number)) if version else None)
 

@@ -10,7 +10,7 @@ from storages import Casual
 
 from resilience import Capability, CircuitBreaker, Runtime, StorageConflict
 from resilience import commit as commits
-from resilience.contention import AWAY, FORGOTTEN, LONGEST, STEP, STREAK, Contention
+from resilience.contention import AWAY, CHANCE, FORGOTTEN, LONGEST, SLOWEST, STEP, STREAK, TRIES, Contention
 from resilience.testing import AwaitedFaultyStorage, FaultyStorage, ManualClock
 
 if TYPE_CHECKING:
@@ -55,6 +55,20 @@ class TestTurns:
         contention.committed(STREAK)
         contention.met(STREAK, 1, MIDDLE)
         assert contention.gives_way(STREAK + 0.001, MIDDLE) == 0
+
+    def test_where_a_try_takes_long_all_of_it_does(self) -> None:
+        contention = Contention(0.0)
+        contention.met(0.0, 1, MIDDLE)
+        assert contention.met(0.005, 2, MIDDLE) == pytest.approx(0.005)
+        now = 0.005 + TRIES * 0.005
+        contention.committed(now)
+        assert contention.gives_way(now - 0.001, MIDDLE) == 0
+        assert contention.gives_way(now, MIDDLE) == pytest.approx(CHANCE * 0.005)
+        contention.met(now, 1, MIDDLE)
+        contention.met(now + 1, 2, MIDDLE)
+        now += 1 + TRIES * SLOWEST
+        contention.committed(now)
+        assert contention.gives_way(now, MIDDLE) == pytest.approx(CHANCE * SLOWEST)
 
     def test_it_is_forgotten(self) -> None:
         contention = Contention(1.0)
