@@ -74,10 +74,12 @@ def resilience_save(
 
 @hookspec(firstresult=True)
 def resilience_lock(key: Key, timeout: float) -> AbstractContextManager[None]:
-    """Exclude all other threads and processes from committing a key.
+    """Exclude all other threads and processes from committing a key, and other tasks where the storage is awaited.
 
     Called by the engine around load, step and save.  The user's function never runs while it is held.  The context
-    manager is entered at once, once, in the calling thread.  Waiting may happen in this call or on entering.
+    manager is entered at once, once, in the calling thread.  Waiting may happen in this call or on entering.  Around
+    `resilience_asave` it is taken on the event loop, with `timeout` 0, and held while that is awaited; all tasks of the
+    loop are one thread, so it must not let a thread in twice.
 
     :param key: whose record.
     :param timeout: seconds to wait in all; 0: try once.

@@ -107,9 +107,9 @@ def examine(pool: Pool, schema: Schema, listener: Listener | None, *, durable: b
 
 def _push(listener: Listener | None) -> Finding:
     if listener is None:
-        return ("push", True, "off: a record is trusted for RESILIENCE_MAX_STALENESS", "")
+        return ("listener", True, "off: a record is trusted for RESILIENCE_MAX_STALENESS", "")
     return (
-        "push",
+        "listener",
         not listener.why,
         f"off: {listener.why}" if listener.why else "others' commits are heard of at once",
         "name the server itself, not a transaction pooler, or set RESILIENCE_POSTGRES__PUSH=false",

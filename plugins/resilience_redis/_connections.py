@@ -116,7 +116,7 @@ class Connections:
     def drive(self, requests: Requests[T], timeout: float) -> T:
         """Serve the requests of a generator, all of them within `timeout` seconds."""
         # The first time it takes as long as a hook may: before its time begins.
-        import redis.connection  # noqa: F401 # pyright: ignore[reportUnusedImport]
+        import resilience_redis._driver  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
         deadline = clock.monotonic() + timeout
         if not self._turns.acquire(timeout=timeout):

@@ -65,8 +65,13 @@ def _server(address: str, information: dict[str, str] | Refused) -> Iterator[Row
 
 def _push(listener: Listener | None) -> Row:
     if listener is None:
-        return ("push", True, "off: records are loaded, or trusted for RESILIENCE_MAX_STALENESS", "")
+        return ("listener", True, "off: records are loaded, or trusted for RESILIENCE_MAX_STALENESS", "")
     listener.start(_PATIENCE)
     if listener.is_live:
-        return ("push", True, "commits of others are told at once", "")
-    return ("push", False, listener.error or "not yet subscribed", "see whether this user may SUBSCRIBE to the channel")
+        return ("listener", True, "commits of others are told at once", "")
+    return (
+        "listener",
+        False,
+        listener.error or "not yet subscribed",
+        "see whether this user may SUBSCRIBE to the channel",
+    )

@@ -6,6 +6,8 @@ from contextlib import nullcontext
 
 from resilience.errors import PluginError, ResilienceError, StorageConflict
 from resilience.storage import Snapshot, Version
+from resilience.testing.calling import awaited, called, foreign, manager_of
+from resilience.testing.roads import CALLED, ROADS
 from resilience.testing.violations import Violation
 
 TYPE_CHECKING = False
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from resilience.ports import Ports
     from resilience.storage import Key
+    from resilience.testing.roads import Road
 
     Factory = Callable[[], object]
 
@@ -53,10 +56,11 @@ class Handle:
     anything that it returns against its specification, is a `Violation`.
 
     :param storage: the storage object.
+    :param road: how its hooks are reached: ``called``, or ``awaited`` from coroutines.
     :raises Violation: its hooks do not fit the specifications.
     """
 
-    def __init__(self, storage: object) -> None:
+    def __init__(self, storage: object, road: str = CALLED) -> None:
         from resilience.ports import connect
 
         self.storage = storage
@@ -69,27 +73,34 @@ class Handle:
                 "a storage whose hooks do not fit is refused when it is opened",
                 "give each hook the name and the arguments of its specification, and no argument a default",
             ) from error
+        self.road: Road = ROADS[road](self.ports)
+        self._road = road
         self._locks: bool | None = None
 
     @classmethod
-    def open(cls, factory: Factory) -> Self:
+    def open(cls, factory: Factory, road: str = CALLED) -> Self:
         """Make a storage and open it."""
         try:
             storage = factory()
         except ResilienceError:
             raise
         except Exception as error:
-            raise _foreign("making the storage", error) from error
-        return cls(storage)
+            raise foreign("making the storage", error) from error
+        return cls(storage, road)
+
+    def beside(self) -> Self:
+        """Reach the same storage object on a road of its own: in another event loop, where it is one."""
+        return type(self)(self.storage, self._road)
 
     def close(self) -> None:
         """Close the storage, if it can be closed."""
+        self.road.close()
         close: Callable[[], object] = getattr(self.storage, "close", _nothing)
-        _called("close()", close)
+        called("close()", close)
 
     def load(self, key: Key, timeout: float = WAIT) -> Snapshot:
         """Call `resilience_load`."""
-        return _snapshot("resilience_load", _called("resilience_load", self.ports.load, key, timeout))
+        return _snapshot(self.road.loads, called("resilience_load", self.road.load, key, timeout))
 
     def save(
         self,
@@ -101,30 +112,26 @@ class Handle:
         timeout: float = WAIT,
     ) -> Snapshot:
         """Call `resilience_save`."""
-        called = _called("resilience_save", self.ports.save, key, payload, expected, expires_at, timeout)
-        return _saved("resilience_save", called)
+        saved = called("resilience_save", self.road.save, key, payload, expected, expires_at, timeout)
+        return _saved(self.road.saves, saved)
 
     def lock(self, key: Key, timeout: float = WAIT) -> Holding:
         """Call `resilience_lock`."""
         return Holding(self.locked(key, timeout))
 
+    def lock_here(self, key: Key) -> Holding:
+        """Call `resilience_lock` in this thread, on an event loop, as the engine does: once, without waiting."""
+        return Holding(manager_of(called("resilience_lock", self.ports.lock, key, 0.0)))
+
     def locked(self, key: Key, timeout: float) -> Any:
         """Call `resilience_lock` and return what it returned, not entered."""
-        manager: Any = _called("resilience_lock", self.ports.lock, key, timeout)
-        if not (hasattr(manager, "__enter__") and hasattr(manager, "__exit__")):
-            raise Violation(
-                f"resilience_lock returned {type(manager).__name__}, not a context manager",
-                "the engine enters what it returns; anything else is a PluginError and nothing is protected",
-                "return a context manager that holds the lock, or contextlib.nullcontext() if your storage works by"
-                " compare-and-set alone",
-            )
-        return manager
+        return manager_of(called("resilience_lock", self.road.lock, key, timeout))
 
     def delete(self, key: Key, expected: Version | None = None, timeout: float = WAIT) -> bool:
         """Call `resilience_delete`."""
         delete = self.ports.delete
         assert delete is not None  # noqa: S101 - checks ask before; for the type checkers
-        gone: object = _called("resilience_delete", delete, key, expected, timeout)
+        gone: object = called("resilience_delete", delete, key, expected, timeout)
         if not isinstance(gone, bool):
             raise Violation(
                 f"resilience_delete returned {gone!r}, not True or False",
@@ -135,7 +142,7 @@ class Handle:
 
     def discard(self, key: Key, reason: str = "conformance", timeout: float = WAIT) -> None:
         """Call `resilience_discard`."""
-        _called("resilience_discard", self.ports.discard, key, reason, timeout)
+        called("resilience_discard", self.road.discard, key, reason, timeout)
 
     def keys(self) -> list[Key]:
         """Call `resilience_keys`."""
@@ -147,7 +154,7 @@ class Handle:
         def listed() -> list[Any]:
             return list(keys())
 
-        found: list[Key] = _called("resilience_keys", listed)
+        found: list[Key] = called("resilience_keys", listed)
         for key in found:
             if not isinstance(key, Key):
                 raise Violation(
@@ -160,7 +167,7 @@ class Handle:
     async def aload(self, key: Key, timeout: float = WAIT) -> Snapshot:
         """Call `resilience_aload`."""
         assert self.ports.aload is not None  # noqa: S101 - checks ask before; for the type checkers
-        return _snapshot("resilience_aload", await _awaited("resilience_aload", self.ports.aload, key, timeout))
+        return _snapshot("resilience_aload", await awaited("resilience_aload", self.ports.aload, key, timeout))
 
     async def asave(
         self,
@@ -173,8 +180,8 @@ class Handle:
     ) -> Snapshot:
         """Call `resilience_asave`."""
         assert self.ports.asave is not None  # noqa: S101 - checks ask before; for the type checkers
-        called = await _awaited("resilience_asave", self.ports.asave, key, payload, expected, expires_at, timeout)
-        return _saved("resilience_asave", called)
+        saved = await awaited("resilience_asave", self.ports.asave, key, payload, expected, expires_at, timeout)
+        return _saved("resilience_asave", saved)
 
     @property
     def can_delete(self) -> bool:
@@ -189,7 +196,7 @@ class Handle:
     def has_lock(self, key: Key) -> bool:
         """Whether the storage has a lock; if not, it works by compare-and-set alone and says so by `nullcontext`."""
         if self._locks is None:
-            manager = self.locked(key, WAIT)
+            manager = manager_of(called("resilience_lock", self.ports.lock, key, WAIT))
             self._locks = not isinstance(manager, nullcontext)
             with Holding(manager):
                 pass
@@ -220,7 +227,7 @@ class Holding:
 
     def __enter__(self) -> None:
         """Enter the storage's context manager."""
-        _called("entering the lock", self._manager.__enter__)
+        called("entering the lock", self._manager.__enter__)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -234,7 +241,7 @@ class Holding:
         except Exception as other:
             if other is error:
                 raise
-            raise _foreign("leaving the lock", other) from other
+            raise foreign("leaving the lock", other) from other
         if swallowed and error is not None:
             raise Violation(
                 f"leaving the lock swallowed the {type(error).__name__} that was raised inside",
@@ -245,46 +252,6 @@ class Holding:
 
 def _nothing() -> None:
     pass
-
-
-def _called(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except (ResilienceError, Violation):
-        raise
-    except Exception as error:
-        raise _foreign(what, error) from error
-
-
-async def _awaited(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    answer = _called(what, function, *arguments)
-    if not hasattr(answer, "__await__"):
-        raise Violation(
-            f"{what} returned {type(answer).__name__}, not an awaitable",
-            "the engine awaits it",
-            f"make {what} a coroutine function: async def",
-        )
-    try:
-        return await answer
-    except (ResilienceError, Violation):
-        raise
-    except Exception as error:
-        raise _foreign(what, error) from error
-
-
-def _foreign(what: str, error: BaseException) -> Violation:
-    if isinstance(error, NotImplementedError):
-        fix = "leave a hook that you do not have out of the class"
-    else:
-        fix = (
-            "translate at the edge: raise StorageUnavailable for anything wrong with the store, StorageLockTimeout for"
-            " a lock that could not be had, StorageCorrupt for a damaged record; return an empty Snapshot for none"
-        )
-    return Violation(
-        f"{what} raised {type(error).__name__}: {error}",
-        "the engine knows what to do with the framework's storage errors only; this one is a broken plugin to it",
-        fix,
-    )
 
 
 def _snapshot(hook: str, answer: object) -> Snapshot:

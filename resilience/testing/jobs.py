@@ -105,13 +105,26 @@ def add_one(handle: Handle, key: Key, who: str, diary: Diary, size: int = 0, dea
             return saved.version
 
 
-def opened(factory: Factory, function: Callable[..., Any], *arguments: Any) -> Any:
+def opened(factory: Factory, road: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """In a worker: open the storage, call a function with it, close it."""
-    handle = Handle.open(factory)
+    handle = Handle.open(factory, road)
     try:
         return function(handle, *arguments)
     finally:
         handle.close()
+
+
+def in_tasks(
+    handle: Handle, tasks: int, function: Callable[..., Any], key: Key, who: str, *arguments: Any
+) -> list[Any]:
+    """Do a job so many times at once, in a thread each, which from coroutines is a task."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    if tasks == 1:
+        return [function(handle, key, who, *arguments)]
+    with ThreadPoolExecutor(tasks) as threads:
+        begun = [threads.submit(function, handle, key, f"{who}, task {n}", *arguments) for n in range(tasks)]
+        return [job.result() for job in begun]
 
 
 def count(handle: Handle, key: Key, who: str, times: int, seconds: float = 30.0) -> tuple[list[Operation], int]:

@@ -54,7 +54,8 @@ def _part(label: str, text: str) -> str:
 class Report:
     """What a run of the kit found.
 
-    `measured` maps what was measured to numbers; `seconds` is how long it took.
+    `measured` maps what was measured to numbers; `seconds` is how long it took; `coroutines` says how the engine
+    reaches the storage from coroutines.
     """
 
     storage: str
@@ -64,6 +65,7 @@ class Report:
     results: tuple[Result, ...]
     measured: dict[str, float]
     seconds: float
+    coroutines: str = ""
 
     @property
     def ok(self) -> bool:
@@ -104,6 +106,7 @@ class Report:
         return [
             f"{self.storage}, kit {self.kit}{', quick' if self.quick else ''}",
             f"declares: {', '.join(self.capabilities) or 'nothing'}",
+            *([f"from coroutines: {self.coroutines}"] if self.coroutines else []),
         ]
 
     def _tail(self) -> list[str]:

@@ -8,6 +8,7 @@ from resilience.redaction import redact
 from resilience.testing import KIT_VERSION
 from resilience.testing.checks import all_checks
 from resilience.testing.report import Report, Result
+from resilience.testing.roads import AWAITED, way_from_coroutines
 from resilience.testing.subject import Background, Subject
 from resilience.testing.violations import Skipped, Violation, out_of_place
 from resilience.testing.workers import abandon_shared
@@ -30,6 +31,8 @@ def run_check(check: Check, subject: Subject) -> Result:
     def result(outcome: Any, **found: str) -> Result:
         if outcome == "failed":
             abandon_shared()  # they may still be at work for it, and the next check must not meet them there
+            if check.road == AWAITED:
+                subject.abandon_awaited()
         notes = tuple(subject.notes[noted:])
         return Result(check.name, check.title, check.group, outcome, clock.monotonic() - begun, notes=notes, **found)
 
@@ -115,7 +118,7 @@ def run(
     results: list[Result] = []
     failed: set[str] = set()
     with Subject(factory, damage=damage, unreachable=unreachable, quick=quick, seed=seed) as subject:
-        name, capabilities = _described(factory, subject)
+        name, capabilities, coroutines = _described(factory, subject)
         for check in checks:
             if check.name not in chosen:
                 continue
@@ -123,13 +126,14 @@ def run(
             results.append(result)
             if progress is not None:
                 progress(result)
-        measured = dict(subject.measured)
-    return Report(name, kit, quick, capabilities, tuple(results), measured, clock.monotonic() - begun)
+        measured = subject.figures
+    return Report(name, kit, quick, capabilities, tuple(results), measured, clock.monotonic() - begun, coroutines)
 
 
-def _described(factory: Factory | str, subject: Subject) -> tuple[str, tuple[str, ...]]:
+def _described(factory: Factory | str, subject: Subject) -> tuple[str, tuple[str, ...], str]:
     try:
         name, capabilities = type(subject.handle.storage).__name__, tuple(sorted(map(str, subject.capabilities)))
+        coroutines = way_from_coroutines(subject.handle.ports)
     except (Violation, StorageError):
-        name, capabilities = "a storage that does not open", ()
-    return (f"{redact(factory)} ({name})" if isinstance(factory, str) else name), capabilities
+        name, capabilities, coroutines = "a storage that does not open", (), ""
+    return (f"{redact(factory)} ({name})" if isinstance(factory, str) else name), capabilities, coroutines

@@ -16,6 +16,7 @@ from resilience.errors import ResilienceError
 from resilience.storage import Capability, Key
 from resilience.testing.handle import Handle, as_factory
 from resilience.testing.jobs import opened
+from resilience.testing.roads import AWAITED, CALLED
 from resilience.testing.violations import Skipped, Violation, out_of_place
 from resilience.testing.workers import Failed, shared
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 KIND = "conformance"
 """The kind of the keys that the kit uses; a storage never has a policy of this name."""
 
+TASKS = 5
+"""Tasks of one loop, in each of many processes."""
+
 
 class Subject:
     """A storage under test.
@@ -40,6 +44,7 @@ class Subject:
     :param unreachable: makes storages of the same class whose store does not answer.
     :param quick: fewer rounds and fewer processes.
     :param seed: of all that is left to chance.
+    :param road: how its hooks are reached: ``called``, or ``awaited`` from coroutines.
     """
 
     def __init__(
@@ -50,7 +55,9 @@ class Subject:
         unreachable: Factory | str | None = None,
         quick: bool = False,
         seed: int = 0,
+        road: str = CALLED,
     ) -> None:
+        self.road = road
         self.factory = as_factory(factory)
         self.damage = damage
         self.unreachable = None if unreachable is None else as_factory(unreachable)
@@ -65,6 +72,35 @@ class Subject:
     def handle(self) -> Handle:
         """The storage, opened at first use."""
         return self._open()
+
+    @cached_property
+    def awaited(self) -> Subject:
+        """The same storage, reached from coroutines; what is noted there is noted here."""
+        twin = Subject(self.factory, damage=self.damage, unreachable=self.unreachable, quick=self.quick, road=AWAITED)
+        twin.chance, twin.notes = self.chance, self.notes
+        return twin
+
+    def abandon_awaited(self) -> None:
+        """Give up the loops that a check left behind, which may stand still; the next one gets others."""
+        twin, _ = self.awaited, self.__dict__.pop("awaited")
+        Background(twin.close).is_done(1.0)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """All that was measured."""
+        twin: Subject | None = self.__dict__.get("awaited")
+        more = {} if twin is None else {f"{what}, awaited": seconds for what, seconds in twin.measured.items()}
+        return {**self.measured, **more}
+
+    @property
+    def peers(self) -> str:
+        """What its threads are to the storage: threads, or tasks."""
+        return self.handle.road.peers
+
+    @property
+    def tasks(self) -> int:
+        """How many in one process commit at once, where there are processes: from coroutines, tasks of one loop."""
+        return TASKS if self.road == AWAITED else 1
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -81,7 +117,7 @@ class Subject:
         return self._open() if self.is_shared else self.handle
 
     def _open(self) -> Handle:
-        handle = Handle.open(self.factory)
+        handle = Handle.open(self.factory, self.road)
         self._handles.append(handle)
         return handle
 
@@ -154,7 +190,7 @@ class Subject:
         :raises Violation: one of them found one, a hook raised an error there, or one did not end in time.
         """
         try:
-            return self.workers.each([(opened, self.factory, *job) for job in jobs], limit=limit)
+            return self.workers.each([(opened, self.factory, self.road, *job) for job in jobs], limit=limit)
         except Failed as failed:
             if failed.raised is None:
                 raise _stuck(failed) from failed
@@ -167,22 +203,30 @@ class Subject:
     def begin(self, member: int, function: Callable[..., Any], *arguments: Any, limit: float = 30.0) -> Worker:
         """Let a process open the storage and begin a job."""
         try:
-            return self.workers.begin(member, opened, self.factory, function, *arguments, limit=limit)
+            return self.workers.begin(member, opened, self.factory, self.road, function, *arguments, limit=limit)
         except Failed as failed:
             raise _stuck(failed) from failed
 
     def in_threads(self, jobs: Sequence[tuple[Any, ...]], limit: float = 30.0) -> list[Any]:
-        """Let a thread each do a job with the open storage.
+        """Let a thread each do a job with the open storage; awaited, they are tasks of three loops.
 
         :raises Violation: one of them found one, a hook raised an error there, or one did not end in time.
         """
+        handles = [self.handle, *(self._beside if self.road == AWAITED else ())]
         with _switching_often():
-            threads = [Background(function, self.handle, *arguments) for function, *arguments in jobs]
+            threads = [
+                Background(function, handles[number % len(handles)], *arguments)
+                for number, (function, *arguments) in enumerate(jobs)
+            ]
             end = clock.monotonic() + limit
             try:
                 return [thread.result(max(0.1, end - clock.monotonic())) for thread in threads]
             except ResilienceError as error:
                 raise self._beside_others(type(error).__name__, str(error)) from error
+
+    @cached_property
+    def _beside(self) -> list[Handle]:
+        return [self.handle.beside() for _ in range(2)]
 
     def signs(self) -> Signs:
         """Make a folder for signs between processes: files that are there or not."""
@@ -192,6 +236,11 @@ class Subject:
 
     def close(self) -> None:
         """Remove what was stored, as far as the storage can, and close it."""
+        twin: Subject | None = self.__dict__.pop("awaited", None)
+        if twin is not None:
+            twin.close()
+        for handle in self.__dict__.pop("_beside", ()):
+            handle.road.close()
         if self._handles:
             for key in self.keys:
                 self._handles[0].remove(key)

@@ -707,6 +707,99 @@ class AwaitsBetween(CasStorage):
         return self.resilience_save(key, payload, expected, expires_at, timeout)
 
 
+class BlocksTheLoop(CasStorage):
+    """aload asks with a driver that is not made for coroutines."""
+
+    @hookimpl
+    async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
+        clock.sleep(0.04)
+        return self.resilience_load(key, timeout)
+
+
+class LosesTheCancelled(CasStorage):
+    """asave answers a cancellation with what it was about to write."""
+
+    @hookimpl
+    async def resilience_asave(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        try:
+            await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            return Snapshot(payload, Version("new", 1) if expected is None else Version(expected[0], expected[1] + 1))
+        return self.resilience_save(key, payload, expected, expires_at, timeout)
+
+
+class CallsItNotSaved(CasStorage):
+    """asave takes a cancellation for a store that does not answer, and a save that was sent for one that was not."""
+
+    @hookimpl
+    async def resilience_asave(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        saved = self.resilience_save(key, payload, expected, expires_at, timeout)
+        try:
+            await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            raise StorageUnavailable(f"{key}: no answer", key=key) from None
+        return saved
+
+
+class TakesTheLastAnswer(CasStorage):
+    """One connection for all tasks; a cancelled call leaves its answer there, for the next one."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.answers: list[Snapshot] = []
+
+    @hookimpl
+    async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
+        self.answers.append(self.resilience_load(key, timeout))
+        await asyncio.sleep(0.001)
+        return self.answers.pop(0)
+
+
+class KeepsItsLoop(CasStorage):
+    """A client that belongs to the event loop in which it was made."""
+
+    loop: Any = None
+
+    @hookimpl
+    async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
+        running = asyncio.get_running_loop()
+        self.loop = self.loop or running
+        if self.loop is not running:
+            raise RuntimeError("attached to a different loop")
+        return self.resilience_load(key, timeout)
+
+
+class LockOfAThread(FolderStorage):
+    """A lock that its thread may take twice; all tasks of a loop are one thread."""
+
+    reentrant: dict[Key, threading.RLock] = {}  # noqa: RUF012 - shared by all objects of the process
+
+    @hookimpl
+    @contextmanager
+    def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
+        lock = self.reentrant.setdefault(key, threading.RLock())
+        if not lock.acquire(timeout=timeout):
+            raise StorageLockTimeout(f"{key} is locked", key=key)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @hookimpl
+    async def resilience_aload(self, key: Key, timeout: float) -> Snapshot:
+        return self.resilience_load(key, timeout)
+
+    @hookimpl
+    async def resilience_asave(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        return self.resilience_save(key, payload, expected, expires_at, timeout)
+
+
 class StopsTheClock(MemoryStorage):
     """Tells the time at which it was opened, over and over."""
 
@@ -807,5 +900,12 @@ MISTAKES = [
     Mistake(DriftingPlace, "awaitable", "load does not see what asave committed"),
     Mistake(NotAwaitable, "awaitable", "returned Snapshot, not an awaitable"),
     Mistake(AwaitsBetween, "counts_tasks", "8 tasks committed"),
+    Mistake(DriftsAsync, "awaited_conflicts", "resilience_save committed although"),
+    Mistake(BlocksTheLoop, "loop_stays_free", "the event loop did nothing else for"),
+    Mistake(LosesTheCancelled, "cancelled_saves", "returned a Snapshot, and what it saved is not there"),
+    Mistake(CallsItNotSaved, "cancelled_saves", "raised StorageUnavailable, as if nothing were saved"),
+    Mistake(TakesTheLastAnswer, "cancelled_calls", "after a load was cancelled, another key loads as"),
+    Mistake(KeepsItsLoop, "awaited_counts_threads", "resilience_aload raised RuntimeError: attached to a different"),
+    Mistake(LockOfAThread, "awaited_lock_excludes_threads", "another task got the lock while it was held"),
     Mistake(StopsTheClock, "time", "from where the ones before it say it should be"),
 ]

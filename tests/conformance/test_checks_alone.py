@@ -194,7 +194,8 @@ class TestWhatProcessesSay:
         ],
     )
     def test_commits_that_do_not_go_through(self, tmp_path: Path, answers: Any, says: str) -> None:
-        assert says in look("counts_processes", Alone(of_folder(tmp_path), [answers])).what
+        of_each_task = [[answer] for answer in answers]
+        assert says in look("counts_processes", Alone(of_folder(tmp_path), [of_each_task])).what
 
     @pytest.mark.parametrize(("storage", "says"), [(FolderStorage, "under it"), (CasStorage, "")])
     def test_readers_and_writers_that_contradict_each_other(self, tmp_path: Path, storage: Any, says: str) -> None:

@@ -64,10 +64,21 @@ RIGHT: list[Any] = [
 @pytest.mark.parametrize("turn", REPEAT)
 @pytest.mark.parametrize(("storage", "damage"), RIGHT)
 def test_right_storages_pass(tmp_path: Path, storage: Any, damage: Any, turn: int) -> None:
-    report = run(partial(storage, f"file://{tmp_path}/state", None), damage=damage, seed=turn)
+    report = run(partial(storage, f"file://{tmp_path}/state", None), kit="1", damage=damage, seed=turn)
     assert report.ok, failures(report)
     assert report["counts_threads"].outcome == "passed"
     assert report["damaged"].outcome == ("skipped" if damage is None else "passed")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("turn", REPEAT)
+@pytest.mark.parametrize(("storage", "damage"), RIGHT)
+def test_right_storages_pass_from_coroutines(tmp_path: Path, storage: Any, damage: Any, turn: int) -> None:
+    awaited = [check.name for check in all_checks() if check.road == "awaited"]
+    report = run(partial(storage, f"file://{tmp_path}/state", None), only=awaited, damage=damage, quick=True, seed=turn)
+    assert report.ok, failures(report)
+    assert report["awaited_counts_threads"].outcome == report["loop_stays_free"].outcome == "passed"
+    assert report["awaited_counts_processes"].outcome == ("skipped" if storage is MemoryStorage else "passed")
 
 
 def test_some_with_processes(tmp_path: Path) -> None:
@@ -79,15 +90,16 @@ def test_some_with_processes(tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 def test_quick_with_processes(tmp_path: Path) -> None:
-    report = run(partial(FileStorage, f"file://{tmp_path}/state"), quick=True, damage=damage_file)
+    report = run(partial(FileStorage, f"file://{tmp_path}/state"), kit="1", quick=True, damage=damage_file)
     assert report.ok, failures(report)
     passed = {result.name for result in report.results if result.outcome == "passed"}
-    assert {check.name for check in all_checks()} - passed == {"awaitable", "counts_tasks", "time", "unreachable"}
+    assert {check.name for check in all_checks("1")} - passed == {"awaitable", "counts_tasks", "time", "unreachable"}
     assert report.seconds < 60
 
 
 def test_quick_by_compare_and_set(tmp_path: Path) -> None:
     checks = ["conflicts", "lock_excludes_threads", "awaitable", "counts_tasks", "births_threads", "claims"]
+    checks += ["cancelled_saves", "cancelled_calls"]
     report = run(partial(CasStorage, f"cas:{tmp_path}/state"), quick=True, only=checks)
     assert report.ok, failures(report)
     assert "compare-and-set alone" in report["lock_excludes_threads"].reason
@@ -125,8 +137,13 @@ def test_each_mistake_is_found_and_named(tmp_path: Path, mistake: Mistake) -> No
 
 def test_the_docs_list_every_check() -> None:
     page = (ROOT / "docs" / "testing-a-storage.md").read_text("utf-8")
+    forms = {check.name.removeprefix("awaited_") for check in all_checks() if check.road == "awaited"}
     for check in all_checks():
-        assert f"| `{check.name}` | {check.title} |" in page
+        if check.road == "called":
+            form = f"`awaited_{check.name}` |" if check.name in forms else "|"
+            assert f"| `{check.name}` | {check.title} | {form}" in page
+        elif not check.name.startswith("awaited_"):
+            assert f"| | {check.title} | `{check.name}` |" in page
 
 
 def test_a_store_that_does_not_answer_in_time(tmp_path: Path) -> None:
@@ -330,7 +347,9 @@ def test_report_for_people_and_for_programs(tmp_path: Path) -> None:
         partial(NoLock, f"x:{tmp_path}"), only=["hooks", "lock_excludes_threads", "damaged", "claims", "speed"]
     )
     text = report.text()
-    assert text.startswith(f"NoLock, kit {KIT_VERSION}\ndeclares: processes\n")
+    assert text.startswith(
+        f"NoLock, kit {KIT_VERSION}\ndeclares: processes\nfrom coroutines: called in a worker thread\n"
+    )
     assert "✗ lock_excludes_threads" in text
     assert "what to do: let resilience_lock hold a real lock per key" in text
     assert "no way to damage a record was given" in text
@@ -351,7 +370,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 def test_kits_and_checks_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match="there is no version '99' of the kit"):
         run(partial(MemoryStorage, "memory:"), kit="99")
-    with pytest.raises(ValueError, match="kit 1 has no check nonsense"):
+    with pytest.raises(ValueError, match=f"kit {KIT_VERSION} has no check nonsense"):
         run(partial(MemoryStorage, "memory:"), only=["nonsense"])
 
 
@@ -367,6 +386,29 @@ stopped_holder fork claims killed_writers damaged unreachable speed
 def test_version_1_of_the_kit_never_changes() -> None:
     """A check that is added gets the next version: a plugin's build breaks when its author wants it to."""
     assert [check.name for check in all_checks("1")] == VERSION_1.split()
+
+
+VERSION_2 = """
+nothing_stored round_trip acknowledged versions conflicts born_again names expiry time discard reopened lock_is_freed
+lock_excludes_threads lock_timeout lock_is_handed_on load_takes_no_lock lock_of_each_key lock_excludes_processes
+is_current is_current_elsewhere counts_threads births_threads readers_threads visible counts_processes births_processes
+readers_processes fair_share killed_holder stopped_holder fork killed_writers damaged unreachable
+"""
+
+
+def test_version_2_of_the_kit_never_changes() -> None:
+    brought = [f"awaited_{name}" for name in VERSION_2.split()] + [
+        "loop_stays_free",
+        "cancelled_saves",
+        "cancelled_calls",
+    ]
+    assert [check.name for check in all_checks("2")] == VERSION_1.split() + brought
+
+
+def test_each_check_stands_on_others_that_there_are() -> None:
+    names = {check.name for check in all_checks()}
+    for check in all_checks():
+        assert {name.removeprefix("awaited_") for name in check.after} <= names
 
 
 def test_a_check_that_hangs_or_breaks_is_given_up() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TestMemory(StorageConformance):
-    kit = "1"
+    kit = "2"
     quick = True
 
     @pytest.fixture
@@ -52,7 +52,7 @@ from resilience.testing import StorageConformance
 from dataclasses import replace
 from resilience.testing.checks import all_checks, registry
 
-registry._CHECKS.append(replace(all_checks()[0], name="blue", kit="2"))
+registry._CHECKS.append(replace(all_checks()[0], name="blue", kit="3"))
 
 class TestMine(StorageConformance):
     quick = True
@@ -92,12 +92,12 @@ def test_as_an_author_sees_it(tmp_path: Path) -> None:
         [*command, "-k", chosen, str(tmp_path)],
         capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env=environ,
     )  # fmt: skip
-    assert "2 failed, 1 passed, 3 skipped" in run.stdout
+    assert "2 failed, 1 passed, 8 skipped" in run.stdout
     assert "says nothing before this is mended: conflicts" in run.stdout
     assert "1 error" in run.stdout, run.stdout + run.stderr
     assert "after a delete the versions begin again in the same incarnation" in run.stdout
     assert "what to do: draw a new random incarnation whenever a key is saved" in run.stdout
-    assert 'new in version 2 of the kit: set kit = "2" to run it' in run.stdout
+    assert 'new in version 3 of the kit: set kit = "3" to run it' in run.stdout
     assert "TestForgotten has no fixture storage_factory" in run.stdout
     assert "Traceback" not in run.stdout
 

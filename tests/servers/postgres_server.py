@@ -27,6 +27,7 @@ PASSWORD = "hunter2"
 
 ACCESS = """\
 host all postgres 127.0.0.1/32 trust
+host replication postgres 127.0.0.1/32 trust
 host all all 127.0.0.1/32 scram-sha-256
 """
 
@@ -58,9 +59,10 @@ class PostgresServer:
     """A server; its folder is removed in the end.
 
     :param options: settings of the server, such as ``fsync=on``.
+    :param primary: the server that this one is a standby of; it begins as a copy of it.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, primary: PostgresServer | None = None) -> None:
         where = programs()
         assert where is not None
         self._programs = where
@@ -75,8 +77,12 @@ class PostgresServer:
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
             self._user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
         data = str(self.folder / "data")
-        self._run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8")
-        (self.folder / "data" / "pg_hba.conf").write_text(ACCESS)
+        if primary is None:
+            language = ("-E", "UTF8", "--locale=C.UTF-8")
+            self._run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", *language)
+            (self.folder / "data" / "pg_hba.conf").write_text(ACCESS)
+        else:  # with the file that says so, and the address
+            self._run("pg_basebackup", "-D", data, "-d", primary.admin_url, "-R", "-c", "fast", "--no-sync")
         self._process = self._start()
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -177,6 +183,10 @@ class PostgresServer:
     def start(self) -> None:
         """Start it again, on the same port, with what was committed."""
         self._process = self._start()
+
+    def promote(self) -> None:
+        """Let a standby be a primary."""
+        assert self.ask("SELECT pg_promote()") == [(True,)]
 
     def terminate(self, kind: str = "%") -> int:
         """End the sessions of the applications, as an administrator can; how many there were."""

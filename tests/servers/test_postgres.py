@@ -517,7 +517,7 @@ def test_what_was_prepared_may_be_refused(postgres_server: PostgresServer, stora
 def test_without_push_the_doctor_says_so(postgres_server: PostgresServer) -> None:
     storage = PostgresStorage(postgres_server.url(), PostgresSettings(push=False))
     found = {what: (well, detail) for what, well, detail, _ in storage.examine()}
-    assert found["push"] == (True, "off: a record is trusted for RESILIENCE_MAX_STALENESS")
+    assert found["listener"] == (True, "off: a record is trusted for RESILIENCE_MAX_STALENESS")
     storage.close()
 
 

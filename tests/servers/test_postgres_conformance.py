@@ -38,7 +38,9 @@ class _Conformance(StorageConformance):
 
 
 class TestPostgres(_Conformance):
-    pass
+    """From coroutines as well."""
+
+    kit = "2"
 
 
 class TestPostgresWithoutPush(_Conformance):

@@ -184,7 +184,7 @@ def test_without_threads_nothing_is_believed(postgres_server: PostgresServer, mo
     storage = PostgresStorage(postgres_server.url(), SETTINGS)
     for _ in range(3):
         assert not still(storage.resilience_load(KEY, 5))
-    assert dict(found[:2] for found in storage.examine())["push"] is False
+    assert dict(found[:2] for found in storage.examine())["listener"] is False
     storage.after_fork()  # nor in a child, which has nothing to let go of
     assert not still(storage.resilience_load(KEY, 5))
     storage.close()
@@ -198,7 +198,9 @@ def test_whatever_ends_the_listener_it_begins_anew(storage: PostgresStorage, mon
         patched.setattr(Freshness, "prove", fail)
         for _ in range(3):
             assert not still(storage.resilience_load(KEY, 5))
-        assert [found[2] for found in storage.examine() if found[0] == "push"] == ["off: ZeroDivisionError: by zero"]
+        assert [found[2] for found in storage.examine() if found[0] == "listener"] == [
+            "off: ZeroDivisionError: by zero"
+        ]
     assert still(current(storage))
 
 
@@ -259,7 +261,7 @@ def test_behind_a_transaction_pooler_it_goes_on_without_push_and_says_so(
         version = other.resilience_save(KEY, b"{}", saved.version, None, 5).version
         assert storage.resilience_load(KEY, 5).version == version
     found = {what: (well, detail) for what, well, detail, _ in storage.examine()}
-    assert found["push"] == (False, "off: no notification arrives, as behind a transaction pooler")
+    assert found["listener"] == (False, "off: no notification arrives, as behind a transaction pooler")
     storage.close()
 
 

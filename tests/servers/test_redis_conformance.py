@@ -40,7 +40,10 @@ class OnRedis(StorageConformance):
 
 
 class TestPushed(OnRedis):
+    """From coroutines as well."""
+
     __test__ = True
+    kit = "2"
 
     @pytest.fixture
     def storage_factory(self, redis_server: RedisServer) -> Any:

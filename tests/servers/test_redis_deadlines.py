@@ -71,7 +71,7 @@ def test_where_no_thread_can_be_started(redis_server: RedisServer, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         assert storage.resilience_load(KEY, 1).is_current is None
-        assert ("push", False) in [row[:2] for row in storage.examine()]
+        assert ("listener", False) in [row[:2] for row in storage.examine()]
     assert not storage.is_pushed
     storage.close()
 

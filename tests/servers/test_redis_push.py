@@ -203,7 +203,7 @@ def test_a_user_who_may_not_listen_loads_each_time(redis_server: RedisServer) ->
         admin.acl_setuser("deaf", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-subscribe"])
     storage = RedisStorage(f"redis://deaf:x@127.0.0.1:{redis_server.port}")
     assert storage.resilience_load(KEY, 1).is_current is None
-    (push,) = [row for row in storage.examine() if row[0] == "push"]
+    (push,) = [row for row in storage.examine() if row[0] == "listener"]
     assert push[1] is False
     assert "NOPERM" in push[2]
     storage.close()

@@ -208,7 +208,7 @@ def test_what_doctor_is_told(redis_server: RedisServer) -> None:
     assert rows["server"][0]
     assert "Redis 7" in rows["server"][1] or "Valkey" in rows["server"][1]
     assert rows["eviction"][0]
-    assert rows["push"] == (True, "commits of others are told at once", "")
+    assert rows["listener"] == (True, "commits of others are told at once", "")
     with redis_server.admin() as admin:
         admin.config_set("maxmemory-policy", "allkeys-lru")
         admin.config_set("maxmemory", "100mb")

@@ -7,6 +7,7 @@ from resilience.storage import Version
 from resilience.testing.checks.registry import check
 from resilience.testing.handle import run_coroutine
 from resilience.testing.jobs import checked, payload_of
+from resilience.testing.roads import CALLED
 from resilience.testing.violations import Skipped, Violation
 
 TYPE_CHECKING = False
@@ -25,7 +26,7 @@ def need_awaitable(subject: Subject) -> None:
         raise Skipped("the storage has no resilience_aload and resilience_asave: coroutines call it in a thread")
 
 
-@check("aload and asave do what load and save do", after=("conflicts",))
+@check("aload and asave do what load and save do", after=("conflicts",), roads=(CALLED,))
 def check_awaitable(subject: Subject) -> None:
     """Save one way and load the other."""
     need_awaitable(subject)
@@ -66,7 +67,7 @@ def _drifted(what: str) -> Violation:
     )
 
 
-@check("commits of many tasks are counted exactly", after=("awaitable",))
+@check("commits of many tasks are counted exactly", after=("awaitable",), roads=(CALLED,))
 def check_counts_tasks(subject: Subject) -> None:
     """Let many tasks commit at once, as the engine does from coroutines."""
     need_awaitable(subject)

@@ -67,7 +67,7 @@ def check_counts_threads(subject: Subject) -> None:
     """Let threads commit at once."""
     key, threads, times = subject.key(), 8, subject.pick(15, 40)
     answers = subject.in_threads([(count, key, f"thread {n}", times) for n in range(threads)], 45)
-    judge_counts(subject, key, answers, times, f"{threads} threads")
+    judge_counts(subject, key, answers, times, f"{threads} {subject.peers}")
 
 
 @check("of many threads that save a new key at once, one wins", after=("acknowledged", "conflicts"))
@@ -75,7 +75,8 @@ def check_births_threads(subject: Subject) -> None:
     """Let threads be born at once."""
     for _ in range(subject.pick(10, 30)):
         key, at = subject.key(), clock.monotonic() + 0.01
-        judge_birth(subject, key, subject.in_threads([(first, key, f"thread {n}", at) for n in range(4)]), "threads")
+        answers = subject.in_threads([(first, key, f"thread {n}", at) for n in range(4)])
+        judge_birth(subject, key, answers, subject.peers)
 
 
 def judge_birth(subject: Subject, key: Key, answers: Sequence[list[Any]], who: str) -> None:

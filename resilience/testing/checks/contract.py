@@ -7,6 +7,7 @@ from resilience.errors import StorageConflict
 from resilience.storage import Capability, Key, Snapshot, Version
 from resilience.testing.checks.registry import check
 from resilience.testing.handle import conflict_of
+from resilience.testing.roads import CALLED
 from resilience.testing.violations import Skipped, Violation
 
 TYPE_CHECKING = False
@@ -24,7 +25,7 @@ TIME_PRECISION = 0.01
 _LAST_SECOND = 1e11
 
 
-@check("the hooks fit their specifications, and the capabilities are known ones", after=())
+@check("the hooks fit their specifications, and the capabilities are known ones", after=(), roads=(CALLED,))
 def check_hooks(subject: Subject) -> None:
     """Open the storage and look at what it declares."""
     given: Any = getattr(subject.handle.storage, "capabilities", None)
@@ -238,7 +239,11 @@ def _end(handle: Handle, key: Key, way: str) -> None:
             handle.discard(key)
 
 
-@check("delete removes the record it was asked about, and says whether there was one", after=("conflicts",))
+@check(
+    "delete removes the record it was asked about, and says whether there was one",
+    after=("conflicts",),
+    roads=(CALLED,),
+)
 def check_delete(subject: Subject) -> None:
     """Delete nothing, a wrong version, the right one, and whatever is there."""
     handle = subject.handle
@@ -274,7 +279,7 @@ def _miscounted(what: str) -> Violation:
     )
 
 
-@check("keys lists every record once, and nothing else")
+@check("keys lists every record once, and nothing else", roads=(CALLED,))
 def check_keys(subject: Subject) -> None:
     """Save some, remove one, list."""
     handle = subject.handle

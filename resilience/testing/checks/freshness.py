@@ -6,6 +6,7 @@ from resilience import clock
 from resilience.storage import Capability
 from resilience.testing.checks.registry import check
 from resilience.testing.jobs import put
+from resilience.testing.roads import AWAITED
 from resilience.testing.violations import Skipped, Violation
 
 TYPE_CHECKING = False
@@ -41,6 +42,8 @@ def need_freshness(subject: Subject) -> None:
     :raises Skipped: it does not, and does not claim to.
     """
     key = subject.key()
+    if subject.road == AWAITED and Capability.PUSH in subject.capabilities:
+        _begin_to_hear(subject.handle, key)
     given = [subject.handle.load(key), subject.handle.put(key, b"{}"), subject.handle.load(key)]
     with_it = [snapshot.is_current is not None for snapshot in given]
     if not any(with_it):
@@ -59,6 +62,16 @@ def need_freshness(subject: Subject) -> None:
             "the engine would load at each call as long as it holds that one",
             "give every Snapshot an is_current, also that of a record that does not exist yet",
         )
+
+
+def _begin_to_hear(handle: Handle, key: Key) -> None:
+    """Wait until a storage hears of commits: one that is awaited does not keep its first caller waiting for that."""
+    end = clock.monotonic() + AT_ONCE
+    while clock.monotonic() < end:
+        snapshot = handle.load(key)
+        if snapshot.is_current is not None and told(snapshot):
+            return
+        clock.sleep(0.005)
 
 
 def _current(snapshot: Snapshot, which: str) -> None:

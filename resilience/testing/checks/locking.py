@@ -6,6 +6,7 @@ from resilience import clock
 from resilience.errors import StorageConflict, StorageLockTimeout
 from resilience.testing.checks.registry import check
 from resilience.testing.jobs import hold, touch, try_lock
+from resilience.testing.roads import CALLED
 from resilience.testing.subject import Background
 from resilience.testing.violations import Skipped, Violation
 
@@ -60,6 +61,16 @@ class _Expected(Exception):
     """Raised inside a lock."""
 
 
+_KEEP_OUT_THREADS = (
+    "let resilience_lock hold a real lock per key until its block ends, for threads and for processes; or, if `save`"
+    " compares and writes in one step, return contextlib.nullcontext()"
+)
+_KEEP_OUT_TASKS = (
+    "use no lock that its thread may take twice (RLock): all tasks of a loop are one thread, and the lock is held while"
+    " asave is awaited; or, if `asave` compares and writes in one step, return contextlib.nullcontext()"
+)
+
+
 @check("the lock excludes all other threads", after=("lock_is_freed", "lock_timeout"))
 def check_lock_excludes_threads(subject: Subject) -> None:
     """Hold the lock in one thread, try it in another; and again with two objects in one process."""
@@ -69,12 +80,12 @@ def check_lock_excludes_threads(subject: Subject) -> None:
         with subject.handle.lock(key):
             got = Background(try_lock, other, key, 0.0).result(slack(subject) + 5)
         if got:
-            who = "another thread" if other is subject.handle else "another storage object of the same process"
+            peer = f"another {subject.peers.removesuffix('s')}"
+            who = peer if other is subject.handle else "another storage object of the same process"
             raise Violation(
                 f"{who} got the lock while it was held",
                 "two commits run at once and overwrite each other: failures are lost, a breaker opens twice or never",
-                "let resilience_lock hold a real lock per key until its block ends, for threads and for processes; or,"
-                " if `save` compares and writes in one step, return contextlib.nullcontext()",
+                _KEEP_OUT_THREADS if subject.road == CALLED else _KEEP_OUT_TASKS,
             )
 
 
@@ -157,7 +168,7 @@ def check_load_takes_no_lock(subject: Subject) -> None:
             )
 
 
-@check("save and delete beside a held lock end in time", after=("lock_timeout",))
+@check("save and delete beside a held lock end in time", after=("lock_timeout",), roads=(CALLED,))
 def check_deadlines(subject: Subject) -> None:
     """Delete while somebody holds the lock; and call everything on a store that does not answer."""
     handle = subject.handle

@@ -16,6 +16,7 @@ from resilience.testing.jobs import (
     first,
     fork_beside,
     hold,
+    in_tasks,
     loaded,
     put,
     read,
@@ -25,6 +26,7 @@ from resilience.testing.jobs import (
     write,
     write_until_killed,
 )
+from resilience.testing.roads import CALLED
 from resilience.testing.subject import Background
 from resilience.testing.violations import Violation
 from resilience.testing.workers import Failed
@@ -78,8 +80,9 @@ def check_counts_processes(subject: Subject) -> None:
     subject.need_processes()
     for processes, times in subject.pick([(2, 40), (4, 15)], [(2, 150), (5, 60), (20, 15)]):
         key = subject.key()
-        jobs = [(count, key, f"process {n}", times) for n in range(processes)]
-        judge_counts(subject, key, subject.in_processes(jobs, 45), times, f"{processes} processes")
+        jobs = [(in_tasks, subject.tasks, count, key, f"process {n}", times // subject.tasks) for n in range(processes)]
+        answers = [answer for answers in subject.in_processes(jobs, 45) for answer in answers]
+        judge_counts(subject, key, answers, times // subject.tasks, f"{processes} processes")
 
 
 @check(
@@ -297,7 +300,7 @@ def _forked(what: str) -> Violation:
     )
 
 
-@check("what it declares is shown, or it is said what cannot be shown here", after=("hooks",))
+@check("what it declares is shown, or it is said what cannot be shown here", after=("hooks",), roads=(CALLED,))
 def check_claims(subject: Subject) -> None:
     """Say what was shown of each capability."""
     declared = subject.capabilities

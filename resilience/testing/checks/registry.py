@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resilience.testing.roads import AWAITED, CALLED
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +23,12 @@ GROUPS = (
     "processes",
     "faults",
     "speed",
+    "coroutines",
 )
 """The modules of checks, in the order in which they are run."""
 
-FIRST = "1"
-"""The first version of the kit."""
+FIRST, SECOND = "1", "2"
+"""The versions of the kit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Check:
     """One check.
 
     `name` never changes its meaning; `title` says what holds if it passes; `kit` is the version that brought it;
-    `after` are checks without which this one says nothing; `limit` is seconds, after which it is given up.
+    `after` are checks without which this one says nothing; `limit` is seconds, after which it is given up; `road` is
+    how it reaches the hooks.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Check:
     kit: str
     after: tuple[str, ...]
     limit: float
+    road: str = CALLED
 
     def __call__(self, subject: Subject) -> None:
         """Look at a storage.
@@ -50,21 +55,40 @@ class Check:
         :raises Violation: the storage broke the contract.
         :raises Skipped: there is nothing to look at.
         """
-        self.function(subject)
+        self.function(subject.awaited if self.road == AWAITED else subject)
 
 
 _CHECKS: list[Check] = []
 
+BOTH = (CALLED, AWAITED)
+
 
 def check(
-    title: str, *, kit: str = FIRST, after: tuple[str, ...] = ("round_trip",), limit: float = 30.0
+    title: str,
+    *,
+    kit: str = FIRST,
+    after: tuple[str, ...] = ("round_trip",),
+    limit: float = 30.0,
+    roads: tuple[str, ...] = BOTH,
 ) -> Callable[[Function], Function]:
-    """Make a check of a function ``check_<name>``."""
+    """Make checks of a function ``check_<name>``: ``<name>``, and ``awaited_<name>``, the same from coroutines.
+
+    :param roads: those on which it says something; the second version of the kit brought the awaited one.
+    """
 
     def registered(function: Function) -> Function:
         name = function.__name__.removeprefix("check_")
         group = function.__module__.rpartition(".")[2]
-        _CHECKS.append(Check(name, title, group, function, kit, after, limit))
+        if CALLED in roads:
+            _CHECKS.append(Check(name, title, group, function, kit, after, limit))
+            if AWAITED in roads:
+                # What the plain form finds is said once: where it fails, this one is not run.
+                before = (name, *after, *(f"awaited_{other}" for other in after))
+                newer = max(kit, SECOND, key=int)
+                form = Check(f"awaited_{name}", title, f"{group}, awaited", function, newer, before, limit, AWAITED)
+                _CHECKS.append(form)
+        else:
+            _CHECKS.append(Check(name, title, group, function, kit, after, limit, AWAITED))
         return function
 
     return registered
@@ -75,7 +99,7 @@ def all_checks(kit: str | None = None) -> tuple[Check, ...]:
 
     :raises ValueError: there is no such version.
     """
-    ordered = sorted(_CHECKS, key=lambda check: GROUPS.index(check.group))
+    ordered = sorted(_CHECKS, key=lambda check: (check.road == AWAITED, GROUPS.index(check.group.partition(",")[0])))
     if kit is None:
         return tuple(ordered)
     from resilience.testing import KIT_VERSION

@@ -6,6 +6,7 @@ from resilience import clock
 from resilience.storage import Capability
 from resilience.testing.checks.registry import check
 from resilience.testing.handle import Handle
+from resilience.testing.roads import CALLED
 from resilience.testing.violations import Violation
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ INLINE_LIMIT = 0.01
 """Seconds that a commit of a storage that is called on an event loop takes at most, as the median of many."""
 
 
-@check("it is as fast as it declares; how fast, beside the memory storage, is told")
+@check("it is as fast as it declares; how fast, beside the memory storage, is told", roads=(CALLED,))
 def check_speed(subject: Subject) -> None:
     """Measure loads and commits."""
     from resilience.plugins import storage_class

@@ -23,7 +23,7 @@ def test_a_storage_that_is_right(run: Run) -> None:
     assert lines[1].startswith("  ✓ conflicts ")
     assert lines[2] == "processes"
     assert lines[3].startswith("  - visible ")
-    assert "memory: (MemoryStorage), kit 1, quick" in lines
+    assert "memory: (MemoryStorage), kit 2, quick" in lines
     assert "declares: inline, push" in lines
     assert lines[-1].startswith("1 passed, 1 skipped in ")
 
@@ -36,7 +36,7 @@ def test_a_storage_that_is_wrong(run: Run, install: Install) -> None:
     assert "load finds nothing after a save of 2 bytes" in done.out
     assert "what to do: return from save only when" in done.out
     assert "  - versions " in done.out
-    assert "forgetful://***@host (ForgetfulStorage), kit 1" in done.out
+    assert "forgetful://***@host (ForgetfulStorage), kit 2" in done.out
     assert "1 failed, 1 skipped" in done.out.splitlines()[-1]
 
 
@@ -45,7 +45,7 @@ def test_as_json(run: Run, install: Install) -> None:
     done = run("plugin", "check", "forgetful://me:hunter2@host", "--only", "round_trip", "--json")
     assert (done.status, done.err) == (1, "")
     report = json.loads(done.out)
-    assert (report["ok"], report["kit"], report["storage"]) == (False, "1", "forgetful://***@host (ForgetfulStorage)")
+    assert (report["ok"], report["kit"], report["storage"]) == (False, "2", "forgetful://***@host (ForgetfulStorage)")
     assert [result["outcome"] for result in report["results"]] == ["failed"]
 
 

@@ -1,0 +1,9 @@
+"""redis-py, imported by one thread while all others wait for this module; `import redis` brings its asyncio part too.
+
+Its modules import each other.  Two threads that begin at two ends of that, as the first call and the listener do, or a
+thread and an event loop, wait for each other, and Python lets one of them fail.
+"""
+
+from __future__ import annotations
+
+import redis.connection  # noqa: F401 # pyright: ignore[reportUnusedImport]

@@ -1,0 +1,62 @@
+"""A program with one breaker, on a server of which another test says what becomes of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Self
+
+from storages import Recorder
+
+from resilience import CircuitBreaker, CircuitOpenError, Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilience_postgres import PostgresStorage
+    from resilience_redis import RedisStorage
+
+
+def wait_until(condition: Callable[[], object], what: str, patience: float = 20.0) -> None:
+    """Wait for what a server brings about by itself."""
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen in {patience} s"
+        time.sleep(0.01)
+
+
+class Program:
+    """Its breaker opens at the third failure."""
+
+    def __init__(self, storage: RedisStorage | PostgresStorage) -> None:
+        self.storage = storage
+        self.told = Recorder()
+        self.runtime = Runtime(storage=storage, observers=[self.told])
+        self.breaker = CircuitBreaker("payments", runtime=self.runtime, failure_threshold=3)
+
+    def fail(self) -> str:
+        """Make a call that fails."""
+
+        def failing() -> None:
+            raise OSError("the dependency")
+
+        try:
+            self.breaker.call(failing)
+        except OSError:
+            return "failed"
+        except CircuitOpenError:
+            return "rejected"
+        raise AssertionError("it neither failed nor was rejected")
+
+    def comes_back(self, failures: int) -> None:
+        """See one recovery, told once, with so many failures in the shared record: one fewer than open it."""
+        wait_until(lambda: not self.breaker.status().degraded, "the recovery")
+        assert self.told.names == ["degraded", "recovered"]
+        assert self.breaker.status().failure_count == failures  # those of the private copy are no part of it
+        assert [self.fail(), self.fail()] == ["failed", "rejected"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.runtime.close()
+        self.storage.close()
