@@ -674,14 +674,14 @@ class TestManyKeys:
             return 1
 
         async def calls() -> None:
-            for _ in range(4):
-                for tenant in range(5):
-                    if way == "called":
-                        succeed(tenants[str(tenant)])
-                    else:
-                        await tenants[str(tenant)].acall(answer)
-                here.opened.engine.settle_all()
-                clock.advance(61)
+            for tenant in "01234000":
+                if way == "called":
+                    succeed(tenants[tenant])
+                else:
+                    await tenants[tenant].acall(answer)
+                if tenant == "0":
+                    here.opened.engine.settle_all()
+                    clock.advance(61)
 
         asyncio.run(calls())
         assert self.kept() - before == 5
