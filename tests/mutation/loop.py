@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 FOUND, TIMEOUT, SURVIVED = "found", "timeout", "survived"
 CHOICE = "MUTANT_UNDER_TEST"
@@ -66,14 +66,21 @@ class Loop:
 
     :param mutants: their names.
     :param before: the tests that found them the last time: those come first.
+    :param last: those of them that are expected to survive, which takes all tests: they come last.
     :param children: how many to play at one time.
     :param note: called with each mutant's name and what became of it.
     """
 
     def __init__(
-        self, mutants: Sequence[str], before: Mapping[str, str], children: int, note: Callable[[str, Played], None]
+        self,
+        mutants: Sequence[str],
+        before: Mapping[str, str],
+        last: Collection[str],
+        children: int,
+        note: Callable[[str, Played], None],
     ) -> None:
         self._mutants = mutants
+        self._last = last
         self._before = before
         self._children = children
         self._note = note
@@ -102,7 +109,7 @@ class Loop:
         def length(mutant: str) -> float:
             return sum(reached[test].seconds for test in tests[function_of(mutant)])
 
-        for mutant in sorted(self._mutants, key=length):
+        for mutant in sorted(self._mutants, key=lambda mutant: (mutant in self._last, length(mutant))):
             while len(self._running) >= self._children:
                 self._collect()
             found = self._found_by[function_of(mutant)]
@@ -113,7 +120,7 @@ class Loop:
                 key=lambda test: (test != before, -found[test], reached[test].seconds),
             )
             # Seconds of CPU, which hardly grow on a busy machine; a mutant that hangs is a rare one.
-            self._begin(session, mutant, chosen, 10 + 3 * sum(reached[test].seconds for test in chosen))
+            self._begin(session, mutant, chosen, 5 + 2 * sum(reached[test].seconds for test in chosen))
         while self._running:
             self._collect()
         return True
@@ -156,7 +163,7 @@ class Loop:
         self._said = folder / "said"
         _be_a_child(folder, mutant)
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
-        faulthandler.dump_traceback_later(10 * limit, exit=True)
+        faulthandler.dump_traceback_later(60 + 20 * limit, exit=True)
         items = {item.nodeid: item for item in session.items}
         for number, test in enumerate(tests):
             _run(items[test], [items[after] for after in tests[number + 1 : number + 2]])
@@ -199,6 +206,7 @@ def play(
     tests: list[str],
     mutants: Sequence[str],
     before: Mapping[str, str],
+    last: Collection[str],
     children: int,
     note: Callable[[str, Played], None],
 ) -> None:
@@ -206,4 +214,4 @@ def play(
     source = str(Path("src").resolve())
     sys.path.insert(0, source)
     os.environ["PYTHONPATH"] = source  # for the processes that tests start
-    pytest.main([*ARGUMENTS, *tests], plugins=[Loop(mutants, before, children, note)])
+    pytest.main([*ARGUMENTS, *tests], plugins=[Loop(mutants, before, last, children, note)])

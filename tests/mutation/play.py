@@ -198,7 +198,8 @@ def main() -> int:
             and (name not in played or (options.again and played[name].outcome != FOUND and mutant.change not in known))
         ]
         if chosen and not options.judge:
-            play(target.tests, chosen, before, options.children, note)
+            last = {name for name in chosen if mutants[name].change in known}
+            play(target.tests, chosen, before, last, options.children, note)
     return judge(target, mutants, played)
 
 
