@@ -42,7 +42,7 @@ def roads(runtime: Runtime) -> dict[str, Callable[[], None]]:
     closed, aclosed = breaker("closed")(work), breaker("closed async")(awork)
     timed = breaker("timed", window="time")(work)
     slow = breaker("slow", window="time", slow_call_rate_threshold=0.5)(work)
-    filled = breaker("filled", window="time")(work)
+    filled = breaker("filled", window="time", gather=60)(work)  # on a busy machine, too, a row ends when it is full
     rejecting = breaker("rejecting", failure_threshold=1, reset_timeout=100_000)
     rejecting.record_failure()
     rejected = rejecting(work)

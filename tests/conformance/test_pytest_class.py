@@ -34,6 +34,7 @@ class TestMemory(StorageConformance):
 @pytest.mark.heavy
 class TestFile(StorageConformance):
     kit = "1"
+    quick = True  # test_kit.py runs the whole of it
 
     @pytest.fixture
     def storage_factory(self, tmp_path: Path) -> Any:
