@@ -62,6 +62,7 @@ TARGETS = {
             "tests/unit/test_engine_async.py",
             "tests/unit/test_engine_faults.py",
             "tests/unit/test_gathering.py",
+            "tests/unit/test_contention.py",
             "tests/unit/test_core_edges.py",
             "tests/unit/test_engine_particulars.py",
             "tests/unit/test_engine_deadlines.py",

@@ -6,14 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from storages import Awaited, Faulty
 
 from resilience import CircuitBreaker, Key, Permit, Runtime, StorageLockTimeout, StorageUnavailable
 from resilience.fallback import PrivateRecord
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from storages import Faulty
 
     from resilience.testing import ManualClock
 
@@ -354,3 +353,21 @@ class TestAwaited:
         slow = Slow(storage, clock)
         asyncio.run(permit.areport("success", None, None))
         assert slow.given == [("aload", 4)]
+
+
+class Telling(Awaited):
+    """Awaited, with snapshots that tell whether they are current."""
+
+    _load = Faulty._load
+    _save = Faulty._save
+    _lock = Faulty._lock
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_awaited_row_is_committed_when_it_is_full(clock: ManualClock, *, taken: bool) -> None:
+    storage = Telling("telling:")
+    with Runtime(storage=storage, clock=clock) as runtime:
+        breaker = gathering(make(runtime=runtime, window="count", window_size=30, gather=60))
+        slow = Slow(storage, clock, taken=taken)
+        assert asyncio.run(breaker.acall(well)) == "well"
+    assert slow.given == [("lock", 0), *([("lock", 3), ("save", 2)] if taken else [("asave", 3)])]
