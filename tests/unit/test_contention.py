@@ -176,6 +176,29 @@ def test_no_pause_takes_the_time_for_the_next_try(crowded: Crowded) -> None:
     assert crowded.count == 2  # it was owed
 
 
+def test_a_pause_takes_half_of_what_is_left_at_most(crowded: Crowded) -> None:
+    crowded.conflicts(2, takes=0.12)
+    crowded.fail()
+    assert crowded.slept == pytest.approx([0.005])
+
+
+def test_so_does_giving_way(crowded: Crowded) -> None:
+    crowded.runtime.opened.engine.retune(0.05, 0.0, None)
+    crowded.conflicts(2, takes=0.02)
+    for seconds in (0.05, 0.03, 0.0):
+        crowded.fail()
+        crowded.clock.advance(seconds)
+    assert crowded.slept == pytest.approx([0.005, 0.025])
+
+
+@pytest.mark.parametrize("crowded", [AwaitedFaultyStorage], indirect=True)
+def test_a_coroutine_stops_nobody_else(crowded: Crowded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commits, "sleep", lambda _: pytest.fail("it sleeps where others wait"))
+    crowded.conflicts(2)
+    crowded.fail()
+    assert (crowded.count, len(crowded.slept)) == (2, 1)
+
+
 def test_on_an_event_loop_that_nothing_is_awaited_on_nobody_sleeps(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

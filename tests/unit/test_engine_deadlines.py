@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from storages import Awaited, Faulty
 
-from resilience import CircuitBreaker, Key, Permit, Runtime, StorageLockTimeout, StorageUnavailable
+from resilience import CircuitBreaker, Key, Permit, Runtime, StorageConflict, StorageLockTimeout, StorageUnavailable
 from resilience.fallback import PrivateRecord
 
 if TYPE_CHECKING:
@@ -303,11 +303,29 @@ class TestCoroutines:
         assert asyncio.run(breaker.acall(well)) == "well"
         assert slow.given == ([("lock", 0), ("lock", 3), ("save", 2)] if taken else [("lock", 0), ("save", 3)])
 
-    def test_a_full_row_is_committed(self, storage: Faulty, clock: ManualClock, *, taken: bool) -> None:
+    def test_a_full_row_is_committed(
+        self, storage: Faulty, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, *, taken: bool
+    ) -> None:
         breaker = gathering(make(window="count", window_size=30, gather=60))
         slow = Slow(storage, clock, taken=taken)
+        if not taken:
+            monkeypatch.setattr("resilience.engine._in_thread", lambda *_: pytest.fail("no thread is needed"))
         assert asyncio.run(breaker.acall(well)) == "well"
         assert slow.given == ([("lock", 0), ("lock", 3), ("save", 2)] if taken else [("lock", 0), ("save", 3)])
+
+    def test_a_full_row_that_others_outrun_is_owed(
+        self, storage: Faulty, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def overtaken(*_: Any) -> None:
+            clock.advance(2 * TICK)
+            raise StorageConflict("somebody else committed first", key=KEY)
+
+        breaker = gathering(make(window="count", window_size=30, gather=60))
+        monkeypatch.setattr("resilience.engine._in_thread", lambda *_: pytest.fail("there is no time for a thread"))
+        storage.always = {"save": overtaken}
+        assert asyncio.run(breaker.acall(well)) == "well"
+        storage.always = {}
+        assert breaker.status().success_count == 3
 
     def test_the_try_of_an_outage(self, storage: Faulty, clock: ManualClock, *, taken: bool) -> None:
         breaker = make()

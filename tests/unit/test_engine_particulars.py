@@ -454,11 +454,12 @@ class TestOutage:
         ]
 
     @pytest.mark.parametrize("fault", [OSError("cable"), DOWN])
+    @pytest.mark.parametrize("outcome", ["success", "failure"])
     def test_what_a_report_meets_is_said_as_it_was_raised(
-        self, storage: Faulty, told: Recorder, fault: Exception
+        self, storage: Faulty, told: Recorder, fault: Exception, outcome: Any
     ) -> None:
         storage.always = {"load": fault}
-        make().record_failure()
+        make().record(outcome)
         said = "storage faulty: its load raised OSError: cable" if fault is not DOWN else str(DOWN)
         assert [(event.key, event.data["error"]) for event in told.events] == [(None, said)]
 
