@@ -236,6 +236,26 @@ def first(handle: Handle, key: Key, who: str, at: float) -> list[Any]:
     return [who, version]
 
 
+def remove(handle: Handle, key: Key, at: float, version: Version) -> bool:
+    """Try, at a monotonic second, to delete a record that has this version; whether it was done."""
+    clock.sleep(max(0.0, at - clock.monotonic()))
+    try:
+        return handle.delete(key, version)
+    except (StorageConflict, StorageLockTimeout):
+        return False
+
+
+def follow(handle: Handle, key: Key, at: float, version: Version) -> bool:
+    """Try, at a monotonic second, to save what follows a version; whether it was done."""
+    clock.sleep(max(0.0, at - clock.monotonic()))
+    try:
+        with handle.lock(key, LOCK_WAIT):
+            handle.save(key, b'{"n": 2}', version)
+    except StorageConflict:
+        return False
+    return True
+
+
 def loaded(handle: Handle, key: Key) -> tuple[Version | None, bytes | None]:
     """Load once."""
     snapshot = handle.load(key)
@@ -288,13 +308,21 @@ def fork_beside(handle: Handle, factory: Factory, key: Key, held: str, free: str
     A second child lives on for so long that it sees the lock freed, which must be free then for everybody.
     """
     with handle.lock(key, LOCK_WAIT):
+        version = handle.load(key).version
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            _in_the_child(factory, key, handle)
+            _in_the_child(factory, key, handle, reading)
+        handle.save(key, AFTER_FORK, version)
+        os.write(writing, b"1")
+        os.close(reading)
+        os.close(writing)
         _, status = os.waitpid(child, 0)
         found = os.waitstatus_to_exitcode(status)
         if found == GOT_IT:
             return "child got the lock"
+        if found == STALE:
+            return "the child loads what was committed before the fork, not what was committed after it"
         if found != NOT_GOT:
             return f"child ended with {found}"
         touch(held)
@@ -314,16 +342,23 @@ def fork_beside(handle: Handle, factory: Factory, key: Key, held: str, free: str
     return "well" if is_free else "the parent freed the lock, and a child that it had forked meanwhile kept it"
 
 
-GOT_IT, NOT_GOT, BROKEN = 10, 11, 12
+GOT_IT, NOT_GOT, STALE, BROKEN = 10, 11, 12, 13
+AFTER_FORK = b'{"saved": "after the fork"}'
 
 
-def _in_the_child(factory: Factory, key: Key, inherited: Handle) -> None:  # pragma: no cover - it ends by `_exit`
+def _in_the_child(  # pragma: no cover - it ends by `_exit`
+    factory: Factory, key: Key, inherited: Handle, reading: int
+) -> None:
     status = BROKEN
     try:
         signal.setitimer(signal.ITIMER_REAL, LOCK_WAIT)
+        os.read(reading, 1)
         handle = Handle.open(factory)
-        handle.load(key)
-        status = GOT_IT if try_lock(handle, key, 0.0) else NOT_GOT
+        # What it inherited is called, not awaited: whatever loop ran there is its parent's.
+        if any(one.load(key).payload != AFTER_FORK for one in (handle, Handle(inherited.storage))):
+            status = STALE
+        else:
+            status = GOT_IT if try_lock(handle, key, 0.0) else NOT_GOT
         handle.close()
         del handle, inherited
         gc.collect()

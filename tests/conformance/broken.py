@@ -824,6 +824,124 @@ class DoesNotAnswer(FolderStorage):
 DAMAGE = {"damage": damage_folder}
 
 
+class OneTemporaryForAll(FolderStorage):
+    """A lock for each key, and one temporary file for all of them."""
+
+    def write(self, key: Key, payload: bytes, version: Version) -> None:
+        temporary = self.path(key).with_name("temporary")
+        try:
+            temporary.write_bytes(self.encode(key, payload, version))
+            clock.sleep(0.0005)
+            temporary.replace(self.path(key))
+        except OSError as error:
+            raise StorageUnavailable.from_os_error(error, "writing", key) from error
+
+
+class OneBufferForAll(MemoryStorage):
+    """What is loaded comes by way of a buffer that all threads share."""
+
+    buffer = Snapshot(None, None)
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        self.buffer = super().resilience_load(key, timeout)
+        clock.sleep(0.0001)
+        return self.buffer
+
+
+class DeletesWithoutLock(FolderStorage):
+    """A delete that compares, and then deletes whatever is there by now."""
+
+    @hookimpl
+    def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
+        if expected is not None:
+            self.current(key, expected)
+        clock.sleep(0.0005)
+        with suppress(FileNotFoundError):
+            self.path(key).unlink()
+            return True
+        return False
+
+
+class KeepsTheExpiry(FolderStorage):
+    """A save without expiry leaves the one that a record has, as some stores do by themselves."""
+
+    def read(self, key: Key) -> tuple[bytes | None, Version | None]:
+        with suppress(FileNotFoundError):
+            if float(self.path(key, "expires").read_text()) < clock.wall():
+                return None, None
+        return super().read(key)
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        if expires_at is not None:
+            self.path(key, "expires").write_text(str(expires_at))
+        return super().resilience_save(key, payload, expected, expires_at, timeout)
+
+
+class ListsItsOwn(FolderStorage):
+    """Remembers what it saved, and lists that."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.saved: dict[Key, None] = {}
+
+    def write(self, key: Key, payload: bytes, version: Version) -> None:
+        super().write(key, payload, version)
+        self.saved[key] = None
+
+    @hookimpl
+    def resilience_keys(self) -> list[Key]:
+        return [key for key in self.saved if self.path(key).exists()]
+
+
+class OverlooksDeletes(FolderStorage):
+    """`is_current` looks for another version, and takes no version for none."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.deleted: dict[Key, int] = {}
+
+    def snapshot(self, key: Key, payload: bytes | None, version: Version | None) -> Snapshot:
+        deleted = self.deleted.get(key)
+        return Snapshot(
+            payload, version, lambda: self.deleted.get(key) == deleted and self.read(key)[1] in (version, None)
+        )
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        return self.snapshot(key, *self.read(key))
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        saved = super().resilience_save(key, payload, expected, expires_at, timeout)
+        return self.snapshot(key, saved.payload, saved.version)
+
+    @hookimpl
+    def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
+        self.deleted[key] = self.deleted.get(key, 0) + 1
+        return super().resilience_delete(key, expected, timeout)
+
+
+class CacheOutlivesAFork(FolderStorage):
+    """A cache that a thread keeps fresh; a forked child has the cache, and not the thread."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.cache: dict[Key, Snapshot] = {}
+        self.fresh_in = os.getpid()
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        if key not in self.cache or os.getpid() == self.fresh_in:
+            self.cache[key] = super().resilience_load(key, timeout)
+        return self.cache[key]
+
+
 class Mistake(NamedTuple):
     """One broken storage: its class, the check that finds it, how it tells (one of several ways, if chance decides)."""
 
@@ -907,5 +1025,13 @@ MISTAKES = [
     Mistake(TakesTheLastAnswer, "cancelled_calls", "after a load was cancelled, another key loads as"),
     Mistake(KeepsItsLoop, "awaited_counts_threads", "resilience_aload raised RuntimeError: attached to a different"),
     Mistake(LockOfAThread, "awaited_lock_excludes_threads", "another task got the lock while it was held"),
+    Mistake(OneTemporaryForAll, "keys_threads", "while others were at work"),
+    Mistake(OneTemporaryForAll, "keys_processes", "while others were at work"),
+    Mistake(OneBufferForAll, "keys_threads", "alone committed"),
+    Mistake(DeletesWithoutLock, "delete_compares", "at once, were both done"),
+    Mistake(KeepsTheExpiry, "expiry", "a record whose expiry is taken back by a save with None is gone"),
+    Mistake(ListsItsOwn, "keys", "that of a second object misses"),
+    Mistake(OverlooksDeletes, "is_current", "a delete by another storage object"),
+    Mistake(CacheOutlivesAFork, "fork", "the child loads what was committed before the fork"),
     Mistake(StopsTheClock, "time", "from where the ones before it say it should be"),
 ]

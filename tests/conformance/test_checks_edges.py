@@ -530,7 +530,15 @@ class TestJobs:
         held, free = str(tmp_path / "held"), str(tmp_path / "free")
         assert jobs.hold(Handle(storage), KEY, held, free, 1.0, b"late") == "conflict"
 
-    @pytest.mark.parametrize(("status", "end"), [(10, "child got the lock"), (12, "child ended with 12"), (11, "well")])
+    @pytest.mark.parametrize(
+        ("status", "end"),
+        [
+            (10, "child got the lock"),
+            (12, "the child loads what was committed before the fork, not what was committed after it"),
+            (13, "child ended with 13"),
+            (11, "well"),
+        ],
+    )
     def test_what_a_forked_child_says(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, end: str
     ) -> None:

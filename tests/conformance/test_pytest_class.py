@@ -93,7 +93,7 @@ def test_as_an_author_sees_it(tmp_path: Path) -> None:
         [*command, "-k", chosen, str(tmp_path)],
         capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env=environ,
     )  # fmt: skip
-    assert "2 failed, 1 passed, 8 skipped" in run.stdout
+    assert "2 failed, 1 passed, 9 skipped" in run.stdout
     assert "says nothing before this is mended: conflicts" in run.stdout
     assert "1 error" in run.stdout, run.stdout + run.stderr
     assert "after a delete the versions begin again in the same incarnation" in run.stdout

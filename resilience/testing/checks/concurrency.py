@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from resilience import clock
 from resilience.errors import StorageConflict
-from resilience.testing.checks.registry import check
+from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.history import READ, Anomaly, Diary, check_order, check_versions
-from resilience.testing.jobs import add_one, checked, count, first, read, write
-from resilience.testing.violations import Violation
+from resilience.testing.jobs import add_one, checked, count, first, follow, read, remove, write
+from resilience.testing.roads import CALLED
+from resilience.testing.violations import Skipped, Violation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,6 +69,58 @@ def check_counts_threads(subject: Subject) -> None:
     key, threads, times = subject.key(), 8, subject.pick(15, 40)
     answers = subject.in_threads([(count, key, f"thread {n}", times) for n in range(threads)], 45)
     judge_counts(subject, key, answers, times, f"{threads} {subject.peers}")
+
+
+@check("commits of threads to different keys at once do not meet", kit=SECOND, after=("counts_threads",), limit=60)
+def check_keys_threads(subject: Subject) -> None:
+    """Let each thread commit to a key of its own."""
+    times = subject.pick(15, 40)
+    keys = [subject.key(f"of thread {n}") for n in range(4)]
+    jobs = [(count, key, f"thread {n}", times) for n, key in enumerate(keys)]
+    judge_apart(subject, keys, subject.in_threads(jobs, 45), times, "thread")
+
+
+def judge_apart(
+    subject: Subject, keys: Sequence[Key], answers: Sequence[tuple[list[Operation], int]], times: int, who: str
+) -> None:
+    """See that each of a crowd finds in its own key what it committed itself, and nothing else.
+
+    :raises Violation: something of another key is there.
+    """
+    for number, (key, (_, conflicts)) in enumerate(zip(keys, answers, strict=True)):
+        seen, by = checked(subject.handle.load(key))
+        if (seen, by, conflicts) != (times, f"{who} {number}", 0):
+            raise Violation(
+                f"{who} {number} alone committed {times} times to a key, and load gives commit {seen} of"
+                f" {by or 'nobody'}; {conflicts} of its saves conflicted",
+                "a busy breaker changes or forgets the state of another one",
+                "let commits of different keys share nothing that is not locked for both: no temporary file, no buffer,"
+                " no cursor of one name",
+            )
+
+
+@check(
+    "of a save and a delete of one version at once, one wins",
+    kit=SECOND,
+    after=("delete", "counts_threads"),
+    roads=(CALLED,),
+)
+def check_delete_compares(subject: Subject) -> None:
+    """Let a thread delete a version while another one saves what follows it."""
+    handle = subject.handle
+    if not handle.can_delete:
+        raise Skipped("the storage has no resilience_delete")
+    for _ in range(subject.pick(20, 60)):
+        key, at = subject.key(), clock.monotonic() + 0.003
+        version = handle.put(key, b'{"n": 1}').version
+        saved, deleted = subject.in_threads([(follow, key, at, version), (remove, key, at, version)])
+        if saved and deleted:
+            raise Violation(
+                "a save of what follows a version and a delete of that version, at once, were both done",
+                "a record that somebody has just saved is deleted by who looked before",
+                "compare `expected` in the step that deletes (DELETE … WHERE version = …), or compare and delete under"
+                " the lock",
+            )
 
 
 @check("of many threads that save a new key at once, one wins", after=("acknowledged", "conflicts"))

@@ -293,13 +293,16 @@ def check_keys(subject: Subject) -> None:
     if handle.can_delete:
         handle.delete(keys[0])
         keys = keys[1:]
-    listed = handle.keys()
-    mine = [key for key in listed if key in ours and key not in before]  # others may use the same store
+    for who, listed in (("resilience_keys", handle.keys()), ("that of a second object", subject.another().keys())):
+        _lists(who, [key for key in listed if key in ours and key not in before], keys)  # others may use the same store
+
+
+def _lists(who: str, mine: list[Key], keys: list[Key]) -> None:
     if sorted(mine) != sorted(keys):
         missing, extra = sorted(set(keys) - set(mine)), sorted(set(mine) - set(keys))
         said = f"misses {missing}" if missing else f"lists {extra}, which have no record" if extra else "repeats itself"
         raise Violation(
-            f"resilience_keys {said}",
+            f"{who} {said}",
             "`resilience status` shows another set of breakers than there is",
             "store kind and name in full, and list the key of each record that is there, once",
         )
@@ -376,17 +379,17 @@ def _shown(key: Key) -> str:
 @check("a record is kept until it expires; `expires_at` is wall-clock seconds")
 def check_expiry(subject: Subject) -> None:
     """Save with expiries of all kinds."""
-    handle, key = subject.handle, subject.key()
+    handle, key, lasting = subject.handle, subject.key(), subject.key()
     now = clock.wall()
     with handle.lock(key):
         version = handle.save(key, b'{"n": 1}', None, expires_at=now + 3600).version
     _kept(handle, key, version, "an hour from now")
+    soon = clock.wall() + 0.75
+    with handle.lock(lasting):
+        lasts = handle.save(lasting, b'{"n": 1}', None, expires_at=soon).version
+        lasts = handle.save(lasting, b'{"n": 2}', lasts, expires_at=None).version
     with handle.lock(key):
-        version = handle.save(key, b'{"n": 2}', version, expires_at=now + 0.75).version
-        version = handle.save(key, b'{"n": 3}', version, expires_at=None).version
-    _kept(handle, key, version, "taken back by a save with None")
-    with handle.lock(key):
-        version = handle.save(key, b'{"n": 4}', version, expires_at=now + 10 * 365 * 86400).version
+        version = handle.save(key, b'{"n": 2}', version, expires_at=now + 10 * 365 * 86400).version
     _kept(handle, key, version, "ten years from now")
     past = subject.key()
     with handle.lock(past):
@@ -399,6 +402,8 @@ def check_expiry(subject: Subject) -> None:
                 "drop an expired record whole, or not at all",
             )
         handle.save(past, b'{"n": 2}', found.version)
+    clock.sleep(max(0.0, soon + 0.05 - clock.wall()))
+    _kept(handle, lasting, lasts, "taken back by a save with None")
 
 
 def _kept(handle: Handle, key: Key, version: Version | None, when: str) -> None:

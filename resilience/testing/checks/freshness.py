@@ -127,6 +127,10 @@ def _ended(subject: Subject, handle: Handle, key: Key, last: Snapshot) -> None:
         before = handle.load(key)
         subject.another().put(key, b'{"n": 2}')
         _stale(before, "a save by another storage object of the same process", AT_ONCE)
+        if handle.can_delete:
+            before = handle.load(key)
+            subject.another().delete(key)
+            _stale(before, "a delete by another storage object of the same process", AT_ONCE)
 
 
 @check("is_current tells of commits of other processes at once", after=("is_current", "visible"))

@@ -6,9 +6,9 @@ import os
 
 from resilience import clock
 from resilience.storage import Capability
-from resilience.testing.checks.concurrency import first_one, judge_birth, judge_counts, judge_readers
+from resilience.testing.checks.concurrency import first_one, judge_apart, judge_birth, judge_counts, judge_readers
 from resilience.testing.checks.locking import need_lock, slack, subject_waits
-from resilience.testing.checks.registry import check
+from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.history import WRITE, Anomaly, Diary, check_versions
 from resilience.testing.jobs import (
     checked,
@@ -83,6 +83,21 @@ def check_counts_processes(subject: Subject) -> None:
         jobs = [(in_tasks, subject.tasks, count, key, f"process {n}", times // subject.tasks) for n in range(processes)]
         answers = [answer for answers in subject.in_processes(jobs, 45) for answer in answers]
         judge_counts(subject, key, answers, times // subject.tasks, f"{processes} processes")
+
+
+@check(
+    "commits of processes to different keys at once do not meet",
+    kit=SECOND,
+    after=("counts_processes",),
+    limit=60,
+)
+def check_keys_processes(subject: Subject) -> None:
+    """Let each process commit to a key of its own."""
+    subject.need_processes()
+    times = subject.pick(40, 100)
+    keys = [subject.key(f"of process {n}") for n in range(4)]
+    jobs = [(count, key, f"process {n}", times) for n, key in enumerate(keys)]
+    judge_apart(subject, keys, subject.in_processes(jobs, 45), times, "process")
 
 
 @check(
@@ -294,7 +309,8 @@ def _forked(what: str) -> Violation:
         f"beside a fork: {what}",
         "servers fork their workers; a child that frees what it inherited lets two commit at once, one that cannot open"
         " the storage stops",
-        "open everything anew in a child (os.register_at_fork), and use no connection that was made before the fork;"
+        "open everything anew in a child (os.register_at_fork), and use nothing that was made before the fork, no"
+        " connection and no cache;"
         " free a lock only in the process that took it, and there by unlocking it: to close a descriptor frees nothing"
         " while a child has it too",
     )
