@@ -152,7 +152,7 @@ class _Ear:
                 self.connection = self._connect(_PATIENCE)
                 self._listen(self.connection)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be trusted any more
-                self.lose(str(error) or type(error).__name__)
+                self._fail(error)
             finally:
                 if self.connection is not None:
                     self.connection.disconnect()
@@ -170,13 +170,16 @@ class _Ear:
         if not self.is_live or not self._reading.acquire(timeout=_MOMENT):
             return
         try:
-            if self.is_live:
-                self._hear()
-        except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be trusted any more
+            self._hear()
+        except Exception as error:  # noqa: BLE001 - likewise
             self._failure = error
-            self.lose(str(error))
+            self._fail(error)
         finally:
             self._reading.release()
+
+    def _fail(self, error: Exception) -> None:
+        if not self.ended.is_set():  # else another one may hear by now
+            self.lose(str(error) or type(error).__name__)
 
     def _listen(self, connection: Connection) -> None:
         import ssl
@@ -228,7 +231,7 @@ class _Ear:
             raise ConnectionError(self._unread[1:_LONGEST].decode("utf-8", "replace").strip())
         for name, version in told.items():
             self._freshness.hear(name, version)
-        if not self._is_asking and not self.is_live:
+        if not self._is_asking and not self.is_live and not self.ended.is_set():
             self._freshness.prove()
             self.error = None
             self.is_live = True

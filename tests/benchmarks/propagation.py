@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.crowd import CONTEXT
@@ -22,14 +23,16 @@ def measure(bench: Bench) -> dict[str, Any]:
     return propagation((bench.folder / "state").as_uri(), bench.of(300, 40))
 
 
-def propagation(url: str, rounds: int) -> dict[str, Any]:
+def propagation(url: str, rounds: int, work: float = 0.0) -> dict[str, Any]:
     """Open a breaker again and again while another process calls through it.
 
+    :param work: seconds that each call waits for what it protects; without, it computes all the time, and no other
+        thread of that process gets the interpreter unless Python switches.
     :return: seconds from the return of the call that opened to the first rejection elsewhere, `p50` and `p99`; and
         `let_in`, the calls that began after that return and were let in.
     """
     ours, theirs = CONTEXT.Pipe()
-    other = CONTEXT.Process(target=_call_until_rejected, args=(theirs, url))
+    other = CONTEXT.Process(target=_call_until_rejected, args=(theirs, url, work))
     other.start()
     theirs.close()
     delays: list[float] = []
@@ -51,10 +54,10 @@ def propagation(url: str, rounds: int) -> dict[str, Any]:
     return {"rounds": rounds, "p50": quantile(delays, 0.5), "p99": quantile(delays, 0.99), "let_in": let_in}
 
 
-def _call_until_rejected(pipe: Connection, url: str) -> None:
+def _call_until_rejected(pipe: Connection, url: str, work: float) -> None:
     with Runtime(storage=url, environ={}) as runtime:
         breaker = CircuitBreaker("propagated", failure_threshold=1, reset_timeout=100_000, runtime=runtime)
-        call = breaker(time.monotonic)
+        call: Callable[[], object] = breaker(partial(time.sleep, work) if work else time.monotonic)
         while pipe.recv() == "call":
             _let_in(call)
             pipe.send("calling")

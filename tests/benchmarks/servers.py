@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SIZE = 8
 RIVALS = ("pybreaker_redis", "purgatory_redis", "interlock_redis")
+WORK = 0.0005
+"""Seconds that a call waits for what it protects, where it does."""
 DURABLE = ("fsync=on", "synchronous_commit=on")
 """Settings of a PostgreSQL whose commits survive the loss of power."""
 QUICK = ("fsync=on", "synchronous_commit=off")
@@ -56,8 +58,9 @@ def measure(bench: Bench) -> dict[str, Any]:
                 "postgres, asynchronous commit": _failures(bench, quick.url()),
             },
             "propagation": {
-                "redis": propagation(redis.url, bench.of(300, 30)),
-                "postgres": propagation(durable.url(), bench.of(300, 30)),
+                name: propagation(url, bench.of(300, 30), work)
+                for server, url in (("redis", redis.url), ("postgres", durable.url()))
+                for name, work in ((server, 0.0), (f"{server}, waiting", WORK))
             },
             "released": _released(bench, redis.url),
             "outage": _outages(redis),

@@ -207,9 +207,11 @@ def _servers(found: Results) -> Iterator[Row]:
         ("postgres, asynchronous commit", 5_000, None),
     ):
         yield from _crowded(server, found["failures"][server], least, slowest)
-    for server, label in SERVERS.items():
-        opened = found["propagation"][server]
-        what = f"{label}: opened here, rejected there"
+    for name, opened in found["propagation"].items():
+        server, _, waiting = name.partition(", ")
+        what = (
+            f"{SERVERS[server]}: opened here, rejected there, which {'waits in each call' if waiting else 'computes'}"
+        )
         yield _limit(f"{what}: half of {opened['rounds']} times within", "", opened["p50"], 0.001)
         yield _limit(f"{what}: 99 of 100 within", "", opened["p99"], 0.010)
     released = found["released"]["resilience_redis"]

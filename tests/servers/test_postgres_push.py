@@ -333,3 +333,79 @@ def test_a_child_closes_nothing_that_libpq_has_closed(postgres_server: PostgresS
     connection.abandon()
     for end in ends:
         os.close(end)
+
+
+# --- who hears --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer) -> Iterator[PostgresStorage]:
+    """A storage whose thread, once it has heard something, is not there for a while, as one that waits for the GIL."""
+    storage = PostgresStorage(postgres_server.url(), PostgresSettings(max_staleness=30))
+    current(storage)
+    monkeypatch.setattr(_listener, "_REST", 0.5)
+    yield storage
+    storage.close()
+
+
+def distract(slow: PostgresStorage, other: PostgresStorage) -> None:
+    """Let the thread hear of another record, after which it rests."""
+    key = Key("test", "of somebody else")
+    held = slow.resilience_load(key, 5)
+    other.resilience_save(key, b"{}", held.version, None, 5)
+    until(lambda: not still(held))
+
+
+def test_who_decides_hears_what_the_thread_has_no_time_for(slow: PostgresStorage, other: PostgresStorage) -> None:
+    held = current(slow)
+    distract(slow, other)
+    look = slow._freshness.look
+    assert look is not None
+    look()  # there is nothing to hear
+    other.resilience_save(KEY, b"{}", held.version, None, 5)
+    assert still(held)
+    until(lambda: look() is None and not still(held), 0.4)
+
+
+def test_what_somebody_who_looks_meets_ends_the_trust(
+    slow: PostgresStorage, other: PostgresStorage, postgres_server: PostgresServer
+) -> None:
+    held = current(slow)
+    distract(slow, other)
+    look = slow._freshness.look
+    assert look is not None
+    assert postgres_server.terminate("LISTEN%") + postgres_server.terminate("") >= 1
+    until(lambda: look() is None and not still(held), 0.4)
+    assert not slow._freshness.is_proven
+    look()  # which is nothing to hear by any more
+    assert still(current(slow))
+
+
+def test_who_looks_while_another_one_reads_does_not_wait_for_long(slow: PostgresStorage) -> None:
+    held, listener = current(slow), slow._listener
+    assert listener is not None
+    with listener._reading:
+        begun = time.monotonic()
+        listener.look()
+        assert time.monotonic() - begun < 0.5
+    assert still(held)
+
+
+def test_who_looks_when_the_connection_is_being_made_anew_reads_nothing(slow: PostgresStorage) -> None:
+    current(slow)
+    listener = slow._listener
+    assert listener is not None
+
+    class Late:
+        """Before this one reads, the thread has given up."""
+
+        def acquire(self, timeout: float) -> bool:
+            slow._freshness.distrust()
+            return True
+
+        def release(self) -> None: ...
+
+    reading, listener._reading = listener._reading, Late()  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
+    listener.look()
+    listener._reading = reading
+    assert listener._failure is None

@@ -14,7 +14,7 @@ import pytest
 from servers.proxy import Proxy
 
 from resilience import CircuitBreaker, CircuitOpenError, Key, Runtime, Snapshot
-from resilience_redis import RedisSettings, RedisStorage
+from resilience_redis import RedisSettings, RedisStorage, _listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,6 +159,98 @@ def test_a_commit_between_the_look_and_the_answer_is_not_missed(
     snapshot = storage.resilience_load(KEY, 1)
     assert snapshot.version is None
     assert not is_current(snapshot)
+
+
+# --- who hears --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer) -> Iterator[RedisStorage]:
+    """A storage whose thread, once it has heard something, is not there for a while, as one that waits for the GIL."""
+    storage = RedisStorage(redis_server.url, RedisSettings(max_staleness=30))
+    storage.resilience_load(KEY, 1)
+    monkeypatch.setattr(_listener, "_REST", 0.5)
+    yield storage
+    storage.close()
+
+
+def distract(storage: RedisStorage, server: RedisServer) -> None:
+    """Let the thread hear something, after which it rests."""
+    begun = storage._freshness.begin(b"of somebody else")
+    assert begun is not None
+    last, before = begun
+    with server.admin() as admin:
+        admin.publish(storage.names.channel, b"%s 1 of somebody else" % os.urandom(4).hex().encode())
+    wait_until(lambda: last[0] != before, "the message that distracts", 1)
+
+
+def test_who_decides_hears_what_the_thread_has_no_time_for(
+    slow: RedisStorage, other: RedisStorage, redis_server: RedisServer
+) -> None:
+    snapshot = slow.resilience_load(KEY, 1)
+    look = slow._freshness.look
+    assert look is not None
+    look()  # there is nothing to hear
+    distract(slow, redis_server)
+    other.resilience_save(KEY, b"1", None, None, 1)
+    assert is_current(snapshot)
+    look()
+    assert not is_current(snapshot)
+
+
+def test_a_call_is_rejected_that_the_thread_has_no_time_to_stop(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_listener, "_REST", 0.5)
+    with Runtime(storage=redis_server.url, environ={}) as here, Runtime(storage=redis_server.url, environ={}) as there:
+        guarded = CircuitBreaker("looked at", runtime=here)
+        other = CircuitBreaker("looked at", runtime=there)
+        other.record_failure()
+        for _ in range(2):  # the thread has just heard of it, and rests
+            guarded.call(int)
+            time.sleep(0.01)
+        other.force_open()
+        time.sleep(0.01)
+        with pytest.raises(CircuitOpenError):
+            guarded.call(int)
+
+
+def test_what_somebody_who_looks_meets_ends_the_trust(slow: RedisStorage, redis_server: RedisServer) -> None:
+    snapshot = slow.resilience_load(KEY, 1)
+    look = slow._freshness.look
+    assert look is not None
+    distract(slow, redis_server)
+    with redis_server.admin() as admin:
+        admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    look()
+    assert not is_current(snapshot)
+    assert not slow.is_pushed
+    look()  # which is nothing to hear by any more
+    wait_until(lambda: slow.is_pushed, "the return")
+
+
+def test_who_looks_while_another_one_reads_does_not_wait_for_long(slow: RedisStorage) -> None:
+    assert slow._listener is not None
+    ear = slow._listener._ear
+    assert ear is not None
+    with ear._reading:
+        begun = time.monotonic()
+        ear.look()
+        assert time.monotonic() - begun < 0.5
+
+
+def test_one_that_was_ended_says_nothing_of_the_next_one(redis_server: RedisServer) -> None:
+    storage = RedisStorage(redis_server.url, RedisSettings(max_staleness=30))
+    storage.resilience_load(KEY, 1)
+    assert storage._listener is not None
+    ear = storage._listener._ear
+    assert ear is not None
+    storage.close()
+    snapshot = storage.resilience_load(KEY, 1)
+    assert is_current(snapshot)
+    ear._fail(OSError("too late"))
+    assert is_current(snapshot)
+    storage.close()
 
 
 # --- when nothing is heard --------------------------------------------------------------------------------------------
