@@ -272,6 +272,43 @@ class TestOutage:
         status = breaker.status()
         assert (status.permits_in_use, status.half_open_successes) == (0, 1)
 
+    def test_a_probe_of_a_private_copy_says_nothing_in_the_shared_state(
+        self, storage: Faulty, clock: ManualClock
+    ) -> None:
+        """Its token is the copy's; the shared record may have given the same number to somebody else."""
+        breaker = make(failure_threshold=1, half_open_max_calls=2)
+        breaker.record_failure()
+        clock.advance(30)
+        shared = breaker.acquire()
+        everything_fails(storage)
+        clock.advance(1)
+        private = breaker.acquire()
+        assert private.lease is not None
+        assert private.epoch == shared.epoch
+        storage.always = {}
+        clock.advance(1)
+        assert not breaker.status().degraded
+        private.success()
+        status = breaker.status()
+        assert (status.half_open_successes, status.permits_in_use) == (0, 1)
+
+    def test_nor_does_a_call_that_began_in_a_state_that_only_the_copy_was_in(
+        self, storage: Faulty, clock: ManualClock
+    ) -> None:
+        breaker = make(failure_threshold=1, half_open_success_threshold=1)
+        everything_fails(storage)
+        breaker.record_failure()
+        clock.advance(30)
+        breaker.acquire().success()
+        private = breaker.acquire()
+        assert (breaker.status().state, private.epoch, private.lease) == ("closed", 3, None)
+        storage.always = {}
+        clock.advance(1)
+        assert not breaker.status().degraded
+        private.failure()
+        status = breaker.status()
+        assert (status.state, status.late_count) == ("closed", 0)
+
     def test_what_nobody_accounts_for_is_not_counted_afterwards(self, storage: Faulty, clock: ManualClock) -> None:
         breaker = make(on_store_error="allow")
         everything_fails(storage)
@@ -462,6 +499,18 @@ class TestOutage:
         make().record(outcome)
         said = "storage faulty: its load raised OSError: cable" if fault is not DOWN else str(DOWN)
         assert [(event.key, event.data["error"]) for event in told.events] == [(None, said)]
+
+    @pytest.mark.parametrize("scheme", ["casual"])
+    @pytest.mark.parametrize("when", ["at first", "in an outage"])
+    def test_what_a_look_meets_is_said_as_it_was_raised(self, storage: Faulty, clock: ManualClock, when: str) -> None:
+        breaker = make()
+        if when == "in an outage":
+            everything_fails(storage)
+            breaker.record_failure()
+            clock.advance(1)
+        storage.always = {"load": OSError("cable")}
+        with pytest.raises(StorageUnavailable, match=r"^storage casual: its load raised OSError: cable$"):
+            breaker.read(strict=True)
 
     @pytest.mark.parametrize("way", ["called", "awaited"])
     def test_after_a_failure_the_next_call_is_known_to_be_let_in(self, storage: Faulty, way: str) -> None:
