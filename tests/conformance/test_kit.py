@@ -106,7 +106,7 @@ def test_quick_with_processes(tmp_path: Path) -> None:
 
 def test_quick_by_compare_and_set(tmp_path: Path) -> None:
     checks = ["conflicts", "lock_excludes_threads", "awaitable", "counts_tasks", "births_threads", "claims"]
-    checks += ["cancelled_saves", "cancelled_calls"]
+    checks += ["awaited_claims", "cancelled_saves", "cancelled_calls"]
     report = run(partial(CasStorage, f"cas:{tmp_path}/state"), quick=True, only=checks)
     assert report.ok, failures(report)
     assert "compare-and-set alone" in report["lock_excludes_threads"].reason
@@ -140,6 +140,11 @@ def test_each_mistake_is_found_and_named(tmp_path: Path, mistake: Mistake) -> No
     assert f"**{mistake.storage.__name__}.** {' '.join((mistake.storage.__doc__ or '').split())}" in PAGE
     assert " ".join(result.why.split()) in PAGE
     assert " ".join(result.fix.split()) in PAGE
+
+
+def test_the_docs_count_them() -> None:
+    page = (ROOT / "docs" / "trust.md").read_text("utf-8")
+    assert f"| {len({mistake.storage for mistake in MISTAKES})} storages that are broken on purpose are found" in page
 
 
 def test_the_docs_list_every_check() -> None:
@@ -399,7 +404,7 @@ VERSION_2 = """
 nothing_stored round_trip acknowledged versions conflicts born_again names expiry time discard reopened lock_is_freed
 lock_excludes_threads lock_timeout lock_is_handed_on load_takes_no_lock lock_of_each_key lock_excludes_processes
 is_current is_current_elsewhere counts_threads births_threads readers_threads visible counts_processes births_processes
-readers_processes fair_share killed_holder stopped_holder fork killed_writers damaged unreachable
+readers_processes fair_share killed_holder stopped_holder fork claims killed_writers damaged unreachable
 """
 
 

@@ -48,6 +48,14 @@ class TestPostgresWithoutPush(_Conformance):
 
 
 def test_encrypted(postgres_server: PostgresServer) -> None:
-    checks = ["round_trip", "conflicts", "is_current_elsewhere", "awaitable", "counts_tasks", "visible"]
+    checks = [
+        "round_trip",
+        "conflicts",
+        "is_current_elsewhere",
+        "awaitable",
+        "counts_tasks",
+        "visible",
+        "cancelled_saves",
+    ]
     report = run(partial(encrypted, PostgresStorage, postgres_server.url()), quick=True, only=checks)
-    assert [result.outcome for result in report.results] == ["passed"] * 6, report.text()
+    assert [result.outcome for result in report.results] == ["passed"] * 7, report.text()

@@ -66,6 +66,14 @@ class TestLoaded(OnRedis):
 
 
 def test_encrypted(redis_server: RedisServer) -> None:
-    checks = ["round_trip", "conflicts", "is_current_elsewhere", "awaitable", "counts_tasks", "visible"]
+    checks = [
+        "round_trip",
+        "conflicts",
+        "is_current_elsewhere",
+        "awaitable",
+        "counts_tasks",
+        "visible",
+        "cancelled_saves",
+    ]
     report = run(partial(encrypted, RedisStorage, redis_server.url), quick=True, only=checks)
-    assert [result.outcome for result in report.results] == ["passed"] * 6, report.text()
+    assert [result.outcome for result in report.results] == ["passed"] * 7, report.text()

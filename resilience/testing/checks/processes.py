@@ -26,9 +26,9 @@ from resilience.testing.jobs import (
     write,
     write_until_killed,
 )
-from resilience.testing.roads import CALLED
+from resilience.testing.roads import AWAITED
 from resilience.testing.subject import Background
-from resilience.testing.violations import Violation
+from resilience.testing.violations import Skipped, Violation
 from resilience.testing.workers import Failed
 
 TYPE_CHECKING = False
@@ -316,10 +316,15 @@ def _forked(what: str) -> Violation:
     )
 
 
-@check("what it declares is shown, or it is said what cannot be shown here", after=("hooks",), roads=(CALLED,))
+@check("what it declares is shown, or it is said what cannot be shown here", after=("hooks",))
 def check_claims(subject: Subject) -> None:
     """Say what was shown of each capability."""
     declared = subject.capabilities
+    if subject.road == AWAITED:
+        if Capability.DURABLE not in declared:
+            raise Skipped("it does not declare DURABLE; the other capabilities are shown by other checks")
+        _survives(subject)
+        return
     if Capability.PROCESSES not in declared:
         subject.note("PROCESSES is not declared: everything was tested with threads of one process only")
     if Capability.MACHINES in declared:
