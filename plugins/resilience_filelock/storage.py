@@ -370,6 +370,10 @@ class FileStorage:
                 raise
             new.path = entry.path
             entry.file = entry.locked = new
+            try:
+                native.unlock(file.fd)  # whatever still knows it, such as the traceback of an error that somebody keeps
+            except OSError:
+                pass  # it goes with the descriptor
             file.release()
         if mode.durable:
             try:

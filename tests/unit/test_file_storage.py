@@ -266,6 +266,33 @@ def waiting(one: FileStorage, meanwhile: Callable[[], object], other: AbstractCo
         pass
 
 
+def test_whatever_still_knows_a_file_that_grew_keeps_no_lock(make: Callable[[], FileStorage]) -> None:
+    """Such as the traceback of a conflict in an event loop, which lives until garbage is collected."""
+    one, two = make(), make()
+    put(one, b"here")
+    two.resilience_load(KEY, SECOND)
+    known, other = one._entries[KEY].file, two._entries[KEY].file
+    assert other is not None
+    put(one, bytes(5000))
+    assert known is not one._entries[KEY].file
+    assert other.lock()
+    two._entries[KEY].unlock(other)
+
+
+def test_a_lock_on_a_file_that_grew_that_cannot_be_given_back_goes_with_it(
+    make: Callable[[], FileStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(_: int) -> None:
+        raise OSError(5, "as planned")
+
+    one = make()
+    version = put(one, b"here").version
+    with one.resilience_lock(KEY, SECOND), monkeypatch.context() as patched:
+        patched.setattr(native, "unlock", stuck)
+        one.resilience_save(KEY, bytes(5000), version, None, SECOND)
+    assert put(make(), b"there").version is not None
+
+
 def test_who_waits_follows_a_file_that_grows(make: Callable[[], FileStorage]) -> None:
     one, two = make(), make()
     version = put(one, b"here").version
