@@ -218,10 +218,10 @@ def test_what_doctor_is_told(redis_server: RedisServer) -> None:
     assert "noeviction" in eviction[3]
     storage.close()
     deaf = RedisStorage(redis_server.url, RedisSettings(push=False))
-    assert [row[:2] for row in deaf.examine()] == [("server", True), ("eviction", True), ("push", True)]
+    assert [row[:2] for row in deaf.examine()] == [("server", True), ("eviction", True), ("listener", True)]
     deaf.close()
     down = RedisStorage("redis://127.0.0.1:1")
-    assert [row[:2] for row in down.examine()] == [("server", False), ("push", False)]
+    assert [row[:2] for row in down.examine()] == [("server", False), ("listener", False)]
     down.close()
 
 
