@@ -181,6 +181,29 @@ class TestPatience:
         runtime.opened.engine.settle_before_fork()
         assert patience.seconds == [TIMEOUT, TIMEOUT - 0.125]  # then the time was up
 
+    def test_so_does_the_one_try_of_a_key_that_is_out_of_reach(
+        self, storage: Faulty, runtime: Runtime, clock: ManualClock
+    ) -> None:
+        seconds: list[float] = []
+
+        def unreachable(*_: object) -> None:
+            raise DOWN_FOR_ONE
+
+        def slowly(_: object, key: Key, timeout: float) -> Any:
+            seconds.append(timeout)
+            clock.advance(0.125)
+            raise StorageLockTimeout("somebody else has the lock", key=key)
+
+        guards = [make(name, window="time", gather=60) for name in ("another", KEY.name)]
+        for guard in guards:
+            guard.call(lambda: 1)
+        storage.always = {"lock": unreachable}
+        assert guards[1].status().degraded
+        clock.advance(1)
+        storage.always = {"lock": slowly}
+        runtime.opened.engine.settle_before_fork()
+        assert seconds == [TIMEOUT, TIMEOUT - 0.125]
+
     def test_a_private_copy_is_waited_for(self, storage: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
         """Other threads hold it for the length of a step."""
         seconds: list[float] = []
@@ -308,6 +331,29 @@ class TestOutage:
         private.failure()
         status = breaker.status()
         assert (status.state, status.late_count) == ("closed", 0)
+
+    def test_a_call_of_one_outage_that_ends_in_the_next_is_counted_in_its_copy(
+        self, storage: Faulty, clock: ManualClock
+    ) -> None:
+        breaker = make()
+        everything_fails(storage)
+        earlier = breaker.acquire()
+        storage.always = {}
+        clock.advance(1)
+        assert not breaker.status().degraded
+        everything_fails(storage)
+        clock.advance(1)
+        fail(breaker)
+        earlier.failure()
+        assert breaker.status().failure_count == 2
+
+    def test_after_the_end_nobody_is_told_of_a_copy(self, storage: Faulty, runtime: Runtime, told: Recorder) -> None:
+        breaker = make(failure_threshold=1)
+        everything_fails(storage)
+        permit = breaker.acquire()
+        runtime.close()
+        permit.failure()
+        assert told.moves == []
 
     def test_what_nobody_accounts_for_is_not_counted_afterwards(self, storage: Faulty, clock: ManualClock) -> None:
         breaker = make(on_store_error="allow")
@@ -501,10 +547,12 @@ class TestOutage:
         assert [(event.key, event.data["error"]) for event in told.events] == [(None, said)]
 
     @pytest.mark.parametrize("scheme", ["casual"])
-    @pytest.mark.parametrize("when", ["at first", "in an outage"])
+    @pytest.mark.parametrize("when", ["at first", "in an outage", "in an outage, owing"])
     def test_what_a_look_meets_is_said_as_it_was_raised(self, storage: Faulty, clock: ManualClock, when: str) -> None:
-        breaker = make()
-        if when == "in an outage":
+        breaker = make(window="time", gather=60)
+        if when != "at first":
+            if "owing" in when:
+                breaker.call(lambda: 1)
             everything_fails(storage)
             breaker.record_failure()
             clock.advance(1)
@@ -531,13 +579,22 @@ class TestOutage:
         assert Counting.asked == asked
 
     @pytest.mark.parametrize(("seconds", "elsewhere"), [(0.125, False), (0.15, True), (0.25, True)])
+    @pytest.mark.parametrize("fault", [DOWN, DOWN_FOR_ONE])
     @pytest.mark.parametrize("meets", ["call", "failure", "settle", "look", "try"])
     def test_the_next_try_of_a_storage_that_took_more_than_half_of_the_time_is_a_threads(
-        self, storage: Faulty, runtime: Runtime, clock: ManualClock, meets: str, seconds: float, *, elsewhere: bool
+        self,
+        storage: Faulty,
+        runtime: Runtime,
+        clock: ManualClock,
+        meets: str,
+        fault: Exception,
+        seconds: float,
+        *,
+        elsewhere: bool,
     ) -> None:
         def slowly(*_: Any) -> None:
             clock.advance(seconds)
-            raise DOWN
+            raise fault
 
         breaker = make(window="time", gather=60)
         engine = runtime.opened.engine
@@ -545,7 +602,7 @@ class TestOutage:
             breaker.call(lambda: 1)
         clock.advance(1)
         if meets == "try":
-            everything_fails(storage)
+            everything_fails(storage, fault)
             assert breaker.status().degraded
             clock.advance(1)
         storage.always = dict.fromkeys(["load", "lock"], slowly)
