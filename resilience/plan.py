@@ -343,7 +343,7 @@ def keep(environ: Mapping[str, str], fields: Mapping[str, Any], names: Iterable[
         text = json.dumps(content, allow_nan=False)
         if json.loads(text) != content or len(text) > _MOST_BYTES:
             return False  # something that is not what it was when it is read again
-        if not _is_settled(content, begun) or not _is_made(folder):
+        if not _is_settled(content, begun) or not _is_made(folder, environ.get("HOME", "")):
             return False
         _put(folder, name, text)
         _sweep(folder, name, begun)
@@ -352,13 +352,18 @@ def keep(environ: Mapping[str, str], fields: Mapping[str, Any], names: Iterable[
     return True
 
 
-def _is_made(folder: str) -> bool:
-    """Make the folder, and the cache around it, if they are missing; tell whether it is there and ours alone.
+def _is_made(folder: str, home: str) -> bool:
+    """Make the folder, and those around it, if they are missing; tell whether it is there and ours alone.
 
-    Not where somebody else is at home, whose variables we have (`sudo`): he could never use what we make.
+    So the specification of these folders has it, with mode 0700.  Not a home that is missing: somebody wants none.  Nor
+    where somebody else is at home, whose variables we have (`sudo`): he could never use what we make.
     """
-    cache = os.path.dirname(folder)
-    for path in (cache, folder):
+    missing = [folder]
+    while not os.path.lexists(around := os.path.dirname(missing[-1])):
+        missing.append(around)
+    if os.path.normpath(home) in missing:
+        return False
+    for path in reversed(missing):
         try:
             if os.stat(os.path.dirname(path)).st_uid == os.geteuid():
                 os.mkdir(path, 0o700)

@@ -23,6 +23,7 @@ from resilience_filelock._record import (
     HEAD_END,
     HEAD_OFFSET,
     MAX_HEADER,
+    PLEA,
     PLEA_END,
     PLEA_OFFSET,
     RETIRED,
@@ -54,8 +55,6 @@ new_version: Callable[[type[Version], tuple[str, int]], Version] = tuple.__new__
 _LONG_AGO: Final = float("-inf")
 _NO_HEAD: Final = RETIRED - 1
 """What a head is taken for that is not there; no version has it."""
-_PLEA: Final = b"\1\1\1\1"
-_NO_PLEA: Final = bytes(4)
 _NOTHING_READ: Final = -1
 """No head equals this."""
 _NO_MAPPING: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -383,14 +382,13 @@ class RecordFile:
         """Try once for the lock between processes."""
         return native.lock(self.fd, blocking=False)
 
-    def plead(self, *, waiting: bool) -> None:
-        """Ask those who come anew to stand back for a moment, or take that back; where the file is not mapped, nobody.
+    def plead(self, moment: int) -> None:
+        """Say since which moment the first of those waits who wait for the lock; 0: nobody does, or is to say so anew.
 
-        Who has just given the lock back takes it again sooner than one who looks every millisecond; a process of many
-        threads would keep all others out.  It is no more than a wish: a stale one costs one short pause.
+        No more than a wish: who dies meanwhile costs the others one pause.
         """
-        if self.plea is not None and bool(self.plea[0]) != waiting:
-            pwrite(self.fd, _PLEA if waiting else _NO_PLEA, PLEA_OFFSET)
+        if self.plea is not None and self.plea[0] != moment:
+            pwrite(self.fd, PLEA.pack(moment), PLEA_OFFSET)
 
     def release(self) -> None:
         """Let go of it: whoever still looks at the head learns that his snapshot is no longer current.

@@ -1,8 +1,8 @@
 """Taking turns: between the threads of this process by a token, between processes by the lock on the file.
 
 There is one token per key and process.  Who has it may try for the file's lock, and gives both back on leaving.
-Waiting is ours: `filelock.FileLock` looks every 50 ms, which lets sixteen processes on one key wait for most of a
-second.
+Waiting is ours, see `_waiting`: `filelock.FileLock` looks every 50 ms, which lets sixteen processes on one key wait for
+most of a second.
 """
 
 from __future__ import annotations
@@ -52,16 +52,15 @@ class _Native:
 
 native: Final = _Native()
 
-__all__ = ["Empty", "Entry", "Held", "native", "pauses"]
+__all__ = ["Empty", "Entry", "Held", "native"]
 
-SHORTEST_PAUSE: Final = 20e-6
-LONGEST_PAUSE: Final = 1e-3
+LONG_AGO: Final = float("-inf")
 
 
 class Entry:
     """What this process has of one key: the token, the open file, and the file while it is locked."""
 
-    __slots__ = ("__weakref__", "file", "key", "locked", "path", "tokens", "used")
+    __slots__ = ("__weakref__", "file", "key", "locked", "path", "saved", "tokens", "turn_ends", "used")
 
     def __init__(self, key: Key, path: str) -> None:
         self.key = key
@@ -71,6 +70,10 @@ class Entry:
         self.file: RecordFile | None = None
         self.locked: RecordFile | None = None
         self.used = clock.monotonic()
+        self.saved = LONG_AGO
+        """Monotonic second of the last commit of this process."""
+        self.turn_ends = LONG_AGO
+        """Monotonic second until which this process goes on though another waits."""
 
     def give_back(self, held: Held, file: RecordFile | None) -> None:
         """Undo what was taken of a lock, however little it was."""
@@ -131,36 +134,3 @@ class Held:
         entry = self._entry()
         if entry is not None:
             entry.give_back(Held(entry), entry.locked or entry.file)
-
-
-class pauses:  # noqa: N801 - used like a function
-    """Waits between attempts, growing, until the time is up.
-
-    Each call sleeps a little and tells whether there is time for another attempt.
-    """
-
-    __slots__ = ("_deadline", "_pause")
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-        self._pause = SHORTEST_PAUSE
-
-    @property
-    def are_long(self) -> bool:
-        """Whether the longest pause is reached, after some 3 ms."""
-        return self._pause == LONGEST_PAUSE
-
-    def step_back(self) -> None:
-        """Let somebody else try who has waited for long: a pause in which he tries at least once."""
-        left = self._deadline - clock.monotonic()
-        if left > 0:
-            clock.sleep(min(1.5 * LONGEST_PAUSE, left))
-
-    def __call__(self) -> bool:
-        """Wait; false if the time is up and there was no waiting."""
-        left = self._deadline - clock.monotonic()
-        if left <= 0:
-            return False
-        clock.sleep(min(self._pause, left))
-        self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
-        return True

@@ -4,7 +4,7 @@
 offset                what
 ====================  ================================================================================================
 0                     one byte for the lock (Windows locks a range; nothing is ever read or written here)
-4                     the plea, 4 bytes: not zero while somebody has waited long for the lock; means nothing to a commit
+4                     the plea, 4 bytes: since when the first waits who waits for the lock; means nothing to a commit
 8                     the head, 8 bytes, aligned: the number of the committed version, and with it the commit itself
 16                    ``resilience-state`` and the header: format, sizes, the key in full, a checksum
 `Layout.header`       slot 0: the versions with an even number
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PLEA_OFFSET: Final = 4
 PLEA_END: Final = 8
+PLEA: Final = Struct("=I")
 HEAD_OFFSET: Final = 8
 HEAD_END: Final = 16
 """A file shorter than this has no head that could be mapped."""
@@ -41,7 +42,7 @@ RETIRED: Final = 1 << 63
 LAST_NUMBER: Final = 1 << 47
 """A number above is damage: at a million commits a second it takes four years to get here."""
 _NUMBER_BITS: Final = 48
-_NUMBER: Final = (1 << _NUMBER_BITS) - 1
+NUMBER: Final = (1 << _NUMBER_BITS) - 1
 _PRIME: Final = 32749
 
 FORMAT: Final = 1
@@ -101,7 +102,7 @@ def word_of(number: int) -> int:
 
 def number_of(word: int) -> int | None:
     """Read the version number that a head stands for, retired or not; `None` if the head is damaged."""
-    number = word & _NUMBER
+    number = word & NUMBER
     return number if word & ~RETIRED == word_of(number) and number <= LAST_NUMBER else None
 
 

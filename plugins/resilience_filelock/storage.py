@@ -31,10 +31,11 @@ from resilience_filelock._file import (
 )
 from resilience_filelock._folder import TEMPORARY, annotate, keep_copy, list_keys, sweep
 from resilience_filelock._fork import BIRTH, enrol
-from resilience_filelock._lock import Empty, Entry, Held, native, pauses
+from resilience_filelock._lock import Empty, Entry, Held, native
 from resilience_filelock._paths import SUFFIX, base_of, file_system_of, folder_of, is_network, prepare
 from resilience_filelock._record import MAX_PAYLOAD, RETIRED, Damaged, Newer, encode_file, layout_for
 from resilience_filelock._system import publish, sync_folder
+from resilience_filelock._waiting import JUST_NOW, TURN, get, pauses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class FileStorage:
             return self._wait(key, timeout)
         try:
             if (
-                (file.plea is None or not file.plea[0])
+                (file.plea is None or not file.plea[0] or clock.monotonic() < entry.turn_ends)
                 and native.lock(file.fd, blocking=False)
                 and not file.view[0] & RETIRED
                 and file.fault is None
@@ -241,7 +242,8 @@ class FileStorage:
             try:
                 while self._entries.get(key) is entry:
                     file = self._open(entry)
-                    self._queue_for(file, again, key, timeout)
+                    if not self._take_turn(entry, file, deadline):
+                        raise self._late(key, timeout, "another process")
                     if self._settled(entry, file):
                         entry.locked = file
                         return held
@@ -256,21 +258,16 @@ class FileStorage:
                 raise
             entry.give_back(held, file)  # evicted while it was waited for
 
-    def _queue_for(self, file: RecordFile, again: pauses, key: Key, timeout: float) -> None:
-        """Get the lock between processes, behind those who have waited for long."""
+    @staticmethod
+    def _take_turn(entry: Entry, file: RecordFile, deadline: float) -> bool:
+        """Get the lock between processes, for a turn if others want it too; false if it could not be had in time."""
         try:
-            if file.plea is not None and file.plea[0]:
-                again.step_back()
-                file.plead(waiting=False)
-            while not file.lock():
-                if not again():
-                    raise self._late(key, timeout, "another process")
-                if again.are_long:
-                    file.plead(waiting=True)
-            if again.are_long:
-                file.plead(waiting=False)
+            if not get(file, deadline, in_haste=clock.monotonic() - entry.saved > JUST_NOW):
+                return False
         except ValueError:
             pass  # closed meanwhile: whoever looks whether it is settled sees that it is not
+        entry.turn_ends = clock.monotonic() + 2 * TURN  # who waits takes over before
+        return True
 
     @staticmethod
     def _late(key: Key, timeout: float, who: str) -> StorageLockTimeout:
@@ -311,7 +308,8 @@ class FileStorage:
                 raise StorageConflict(
                     f"{key} has version {snapshot.version}, not {expected}", key=key, current=snapshot
                 )
-            if clock.monotonic() - file.checked >= LOOK and not file.in_place():  # as `linked` does, in line
+            entry.saved = now = clock.monotonic()
+            if now - file.checked >= LOOK and not file.in_place():  # as `linked` does, in line
                 raise self._vanished(key)
             if len(payload) > file.capacity:
                 return self._grow(entry, file, state, payload, expires_at)

@@ -11,13 +11,12 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resilience import ConfigurationError, Key, ResilienceError, Snapshot, StorageUnavailable
-from resilience_filelock import FileStorage, _doctor, _file, _folder, _lock, _paths, _system, storage
+from resilience import ConfigurationError, Key, Snapshot, StorageUnavailable
+from resilience_filelock import FileStorage, _doctor, _file, _folder, _paths, _system, storage
 from resilience_filelock._lock import native
 
 if TYPE_CHECKING:
@@ -829,45 +828,3 @@ print(sorted({{"filelock", "pydantic", "asyncio", "typing", "dataclasses", "thre
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "filelock" not in run.stdout
     assert "pydantic" not in run.stdout
-
-
-def test_pauses_grow_and_end() -> None:
-    now = 0.0
-    slept: list[float] = []
-    fake = SimpleNamespace(monotonic=lambda: now, sleep=slept.append)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_lock, "clock", fake)
-        again = _lock.pauses(1.0)
-        while not again.are_long:
-            assert again()
-        assert again()
-        assert slept[0] == _lock.SHORTEST_PAUSE
-        assert slept[-1] == _lock.LONGEST_PAUSE
-        assert slept == sorted(slept)
-        now = 0.9999
-        assert again()
-        assert slept[-1] == pytest.approx(0.0001)
-        again.step_back()
-        assert slept[-1] == pytest.approx(0.0001)
-        now = 1.0
-        again.step_back()
-        assert not again()
-        assert len(slept) < 20
-
-
-def test_who_comes_anew_stands_back_for_who_has_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = (FileStorage(f"file://{tmp_path}/state") for _ in range(2))
-    put(one, b"here")
-    put(two, b"here")
-    with one.resilience_lock(KEY, SECOND), pytest.raises(ResilienceError):
-        two.resilience_lock(KEY, SECOND)  # time for the dozen attempts after which it asks, on a busy machine too
-    stood_back: list[bool] = []
-
-    def step_back(_self: _lock.pauses) -> None:
-        stood_back.append(True)
-
-    monkeypatch.setattr(_lock.pauses, "step_back", step_back)
-    with one.resilience_lock(KEY, SECOND):
-        assert stood_back == [True]
-    with one.resilience_lock(KEY, SECOND):
-        assert stood_back == [True]

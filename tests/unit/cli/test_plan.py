@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -556,6 +557,27 @@ def test_a_place_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert run("check", "a").status == 0
     assert not found()
+
+
+def test_the_folders_around_it_are_made(monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not" / "yet"))
+    old = os.umask(0)
+    try:
+        assert run("check", "a").status == 0
+    finally:
+        os.umask(old)
+    assert found()
+    made = [tmp_path / "not", tmp_path / "not" / "yet", tmp_path / "not" / "yet" / "resilience"]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in made] == [0o700] * 3
+
+
+@pytest.mark.parametrize("below", [".cache", "deep/er"])
+def test_no_home_is_made(monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path, below: str) -> None:
+    home = tmp_path / "nobody" / "home"
+    monkeypatch.setenv("HOME", f"{home}/")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / below))
+    assert run("check", "a").status == 0
+    assert not home.parent.exists()
 
 
 def test_a_write_that_fails_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
