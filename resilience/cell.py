@@ -6,16 +6,16 @@ in one object that is replaced whole.
 
 from __future__ import annotations
 
+from resilience.contention import Contention
 from resilience.errors import PluginError, ResilienceError, StorageIncompatible
 from resilience.gather import Owed
 from resilience.policy import FOREVER, KEEP, LATER, NEUTRAL, SUCCESS, Lease, Refusal, Report
-from resilience.storage import Snapshot, Word
+from resilience.storage import Capability, Snapshot, Word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilience.contention import Contention
     from resilience.engine import Engine
     from resilience.errors import PolicyRejected
     from resilience.gather import Gathered
@@ -260,7 +260,7 @@ class Cell:
         self.engine = engine
         """`None` once the runtime was closed, or in a child of a fork: then the guard binds anew."""
         self.memo = NEVER
-        self.contention: Contention | None = None
+        self.contention = Contention() if Capability.MACHINES in ports.capabilities else None
         """What is known of others who commit at the same time; `None`: none were met of late."""
         self.view: View | None = None
         self.shadow: Cell | None = None

@@ -4,7 +4,8 @@ Compare-and-set alone is neither fast nor fair where many commit one record at o
 keeps the server and a processor from the one that is not; and who has just committed knows the version and is ready for
 the next, while who was too late begins with what has been overtaken by then: the same one wins again and again.  So of
 those who want a record, one commits as often as he can for a few milliseconds, while the others sleep.  Then he sleeps,
-and whoever wakes first has his turn.  Nobody knows of anybody: what a conflict says is enough.
+and whoever wakes first has his turn.  Nobody knows of anybody but by the conflicts that he meets.  Who never meets one
+may be keeping all others out: so on a storage that machines share he gives way too, now and then.
 
 Behind a lock there are no conflicts, and nothing of this happens.
 """
@@ -15,6 +16,9 @@ STREAK = 0.004
 """Seconds for which one commits as often as he can, once he knows that there are others; at least `TRIES` tries."""
 
 TRIES = 4
+
+UNKNOWING = 0.050
+"""Seconds for which one commits as often as he can who knows of no others."""
 
 AWAY = 0.002
 """Seconds for which he gives way after that, and a bit more or less; or as long as `CHANCE` tries take."""
@@ -37,22 +41,23 @@ FORGOTTEN = 0.100
 
 
 class Contention:
-    """What one view of a record knows of others who commit it; made at its first conflict.
+    """What one view of a record knows of others who commit it.
 
     Threads share it without a lock: a streak that one of them measured wrong is a bit longer or shorter.
 
-    :param now: monotonic seconds.
+    :param now: monotonic seconds of the first conflict; `None`: there was none yet, and it is kept when there is none.
     """
 
-    __slots__ = ("_began", "_conflict", "_ended", "_takes")
+    __slots__ = ("_began", "_conflict", "_ended", "_is_kept", "_takes")
 
-    def __init__(self, now: float) -> None:
-        self._began = self._ended = self._conflict = now
+    def __init__(self, now: float | None = None) -> None:
+        self._is_kept = now is None
+        self._began = self._ended = self._conflict = float("-inf") if now is None else now
         self._takes = 0.0
 
     def is_over(self, now: float) -> bool:
-        """Whether no conflict was met for so long that there is nobody to give way to."""
-        return now - self._conflict >= FORGOTTEN
+        """Whether it may go, as no conflict was met for a while."""
+        return not self._is_kept and now - self._conflict >= FORGOTTEN
 
     def gives_way(self, now: float, draw: int) -> float:
         """Before a commit: the seconds to wait for others to go first.
@@ -62,7 +67,8 @@ class Contention:
         away = max(AWAY, CHANCE * self._takes)
         if now - self._ended >= away:  # he was away by himself
             self._began = now
-        if now - self._began < max(STREAK, TRIES * self._takes):
+        streak = UNKNOWING if now - self._conflict >= FORGOTTEN else STREAK
+        if now - self._began < max(streak, TRIES * self._takes):
             return 0.0
         pause = _about(away, draw)
         self._began = now + pause

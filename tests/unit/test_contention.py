@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +12,7 @@ from storages import Casual
 
 from resilience import Capability, CircuitBreaker, Runtime, StorageConflict
 from resilience import commit as commits
-from resilience.contention import AWAY, CHANCE, FORGOTTEN, LONGEST, SLOWEST, STEP, STREAK, TRIES, Contention
+from resilience.contention import AWAY, CHANCE, FORGOTTEN, LONGEST, SLOWEST, STEP, STREAK, TRIES, UNKNOWING, Contention
 from resilience.testing import AwaitedFaultyStorage, FaultyStorage, ManualClock
 
 if TYPE_CHECKING:
@@ -69,6 +71,15 @@ class TestTurns:
         now += 1 + TRIES * SLOWEST
         contention.committed(now)
         assert contention.gives_way(now, MIDDLE) == pytest.approx(CHANCE * SLOWEST)
+
+    def test_who_knows_of_nobody_gives_way_now_and_then(self) -> None:
+        contention, now, pauses = Contention(), 0.0, list[float]()
+        while now < 1:
+            pauses.append(contention.gives_way(now, MIDDLE))
+            now += pauses[-1] + 0.001
+            contention.committed(now)
+        assert sum(pause > 0 for pause in pauses) == pytest.approx(1 / (UNKNOWING + AWAY), abs=1)
+        assert not contention.is_over(now)
 
     def test_it_is_forgotten(self) -> None:
         contention = Contention(1.0)
@@ -216,3 +227,92 @@ def test_on_an_event_loop_that_nothing_is_awaited_on_nobody_sleeps(
     crowded.breaker.record_failure()  # called, it may
     assert (crowded.count, len(crowded.slept)) == (4, 1)
     crowded.runtime.close()
+
+
+# --- a crowd, in time that is counted ---------------------------------------------------------------------------------
+
+
+class Member:
+    """One of many processes that commit as fast as they can; does what `commit` does about turns."""
+
+    def __init__(self, number: int, *, takes_turns: bool) -> None:
+        self.random = random.Random(number)
+        self.takes_turns = takes_turns
+        self.contention = Contention()
+        self.known = 0
+        self.conflicts = self.futile = 0
+        self.waits: list[float] = []
+        self.begun = 0.0
+
+    def draw(self) -> int:
+        return self.random.getrandbits(64)
+
+    def before(self, now: float) -> float:
+        """Begin a commit; the seconds until its first try."""
+        self.begun, self.conflicts = now, 0
+        return self.contention.gives_way(now, self.draw()) if self.takes_turns else 0.0
+
+    def lost(self, now: float) -> float:
+        self.conflicts += 1
+        self.futile += 1
+        return self.contention.met(now, self.conflicts, self.draw()) if self.takes_turns else 0.0
+
+    def won(self, now: float) -> None:
+        self.waits.append(now - self.begun)
+        self.contention.committed(now)
+
+
+def crowd(size: int, seconds: float, *, takes_turns: bool = True) -> tuple[float, float, float, float]:
+    """Let processes commit one record of a server that does one thing at a time.
+
+    As on Redis: 35 µs for a try, 15 for each way, 55 to prepare the next; 200 for who has slept, whose caches are cold.
+
+    :return: commits a second, tries by commit, the smallest share by the mean, and the seconds that 99 of 100 commits
+        take at most.
+    """
+    members = [Member(number, takes_turns=takes_turns) for number in range(size)]
+    version, free = 0, 0.0
+    arrivals = [(number * 1e-5, number) for number in range(size)]
+    while True:
+        now, number = heapq.heappop(arrivals)
+        if now > seconds:
+            break
+        member = members[number]
+        free = max(now, free) + 35e-6 * member.random.uniform(0.8, 1.3)
+        answered = free + 15e-6
+        won, member.known = member.known == version, version + (member.known == version)
+        version += won
+        if won:
+            member.won(answered)
+            pause = member.before(answered)
+        else:
+            pause = member.lost(answered)
+        prepared = answered + pause + member.random.uniform(0.9, 1.3) * (200e-6 if pause else 55e-6)
+        heapq.heappush(arrivals, (prepared + 15e-6, number))
+    counts = [len(member.waits) for member in members]
+    waits = sorted(wait for member in members for wait in member.waits)
+    tries = 1 + sum(member.futile for member in members) / len(waits)
+    return len(waits) / seconds, tries, min(counts) * size / len(waits), waits[len(waits) * 99 // 100]
+
+
+@pytest.mark.parametrize("size", [2, 8, 16])
+def test_many_get_through_in_fair_shares_and_few_tries(size: int) -> None:
+    rate, tries, share, most = crowd(size, 2.0)
+    alone, *_ = crowd(1, 0.1)
+    print(f"{rate:.0f}/s, one alone {alone:.0f}/s, {tries:.2f} tries, share {share:.2f}, p99 {most * 1e3:.0f} ms")
+    assert rate > 0.6 * alone
+    assert tries < 1.7
+    assert share > 0.25
+    assert most < 0.01 * size
+
+
+def test_without_turns_each_commit_takes_as_many_tries_as_there_are_processes() -> None:
+    _, tries, share, _ = crowd(8, 0.5, takes_turns=False)
+    assert tries > 4
+    assert share < 0.25
+
+
+def test_one_alone_pays_nothing() -> None:
+    _, tries, share, most = crowd(1, 0.1)
+    assert (tries, share) == (1, 1)
+    assert most < 0.001
