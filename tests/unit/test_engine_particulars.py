@@ -537,13 +537,13 @@ class TestOutage:
         ]
 
     @pytest.mark.parametrize("fault", [OSError("cable"), DOWN])
-    @pytest.mark.parametrize("outcome", ["success", "failure"])
+    @pytest.mark.parametrize(("outcome", "hook"), [("success", "load"), ("failure", "load"), ("failure", "save")])
     def test_what_a_report_meets_is_said_as_it_was_raised(
-        self, storage: Faulty, told: Recorder, fault: Exception, outcome: Any
+        self, storage: Faulty, told: Recorder, fault: Exception, outcome: Any, hook: str
     ) -> None:
-        storage.always = {"load": fault}
+        storage.always = {hook: fault}
         make().record(outcome)
-        said = "storage faulty: its load raised OSError: cable" if fault is not DOWN else str(DOWN)
+        said = f"storage faulty: its {hook} raised OSError: cable" if fault is not DOWN else str(DOWN)
         assert [(event.key, event.data["error"]) for event in told.events] == [(None, said)]
 
     @pytest.mark.parametrize("scheme", ["casual"])
@@ -791,6 +791,35 @@ def test_so_does_another_staleness(storage: Faulty, runtime: Runtime, clock: Man
         breaker.call(lambda: 1)
         assert storage.calls.count("load") == load_count
         clock.advance(0.375)
+
+
+@pytest.mark.parametrize("scheme", ["casual"])
+def test_a_snapshot_is_trusted_from_when_it_was_asked_for(
+    storage: Faulty, runtime: Runtime, clock: ManualClock
+) -> None:
+    clock.advance(100)
+    breaker = make(window="count", gather=0.25)
+    breaker.status()
+    runtime.opened.engine.retune(0.25, 0.75, None)
+    storage.calls.clear()
+    for advance, load_count in ((1, 1), (0.3125, 1), (0.375, 1), (0.125, 2)):
+        clock.advance(advance)
+        breaker.acquire()
+        assert storage.calls.count("load") == load_count
+
+
+def test_what_was_saved_when_a_user_interrupts_is_not_saved_again(storage: Faulty) -> None:
+    def interrupted(well: Callable[..., Any], *arguments: Any) -> None:
+        well(*arguments)
+        raise KeyboardInterrupt
+
+    breaker = make(window="time", gather=60)
+    for _ in range(2):
+        breaker.call(lambda: 1)
+    storage.plan("save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.status()
+    assert breaker.status().success_count == 2
 
 
 def test_what_concerns_no_key_is_told_with_its_time(runtime: Runtime, clock: ManualClock, told: Recorder) -> None:
