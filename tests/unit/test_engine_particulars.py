@@ -887,6 +887,21 @@ def test_a_permit_says_what_failed(runtime: Runtime) -> None:
     assert breaker.status().last_error == "OSError"
 
 
+@pytest.mark.parametrize("hook", ["load", "save"])
+def test_what_no_storage_may_return_is_said(storage: Faulty, hook: str) -> None:
+    storage.always = {hook: giving(5)}
+    with pytest.raises(PluginError, match=f"^storage faulty: {hook} of {KEY} returned int, not a Snapshot$"):
+        make().reset()
+
+
+def test_a_failure_that_changes_nothing_is_not_saved(storage: Faulty) -> None:
+    breaker = make()
+    breaker.disable()
+    storage.calls.clear()
+    fail(breaker)
+    assert storage.calls == ["lock"]
+
+
 def test_what_is_committed_though_nothing_changes_is_not_saved(
     storage: Faulty, runtime: Runtime, clock: ManualClock
 ) -> None:
