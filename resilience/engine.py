@@ -817,10 +817,10 @@ def _unusable(error: Fault) -> StorageError:
 
 def _share_memo(copy: Cell) -> None:
     """Let the next call be answered by what a report left behind in a private copy, as after any other commit."""
-    if copy.origin is not None:
-        origin, _ = copy.origin
-        if origin.shadow is copy and copy.memo is not NEVER:
-            origin.memo = copy.memo
+    assert copy.origin is not None  # noqa: S101 - a private copy has one; for the type checkers
+    origin, _ = copy.origin
+    if origin.shadow is copy and copy.memo is not NEVER:
+        origin.memo = copy.memo
 
 
 def _again(outage: StorageError) -> StorageError:

@@ -10,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from storages import Faulty
 
 from resilience import (
     CircuitBreaker,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from storages import Faulty, Recorder
+    from storages import Recorder
 
 pytestmark = pytest.mark.usefixtures("storages_of_tests")
 
@@ -685,6 +686,22 @@ class TestManyKeys:
 
         asyncio.run(calls())
         assert self.kept() - before == 5
+
+    def test_one_whose_lock_could_not_be_had_is_kept(self, here: Runtime, clock: ManualClock) -> None:
+        probed = CircuitBreaker("probed", runtime=here, failure_threshold=1, reset_timeout=1)
+        probed.record_failure()
+        clock.advance(1)
+        late = StorageLockTimeout("somebody else has the lock", key=Key("circuit_breaker", "probed"))
+        storage = here.opened.storage
+        assert isinstance(storage, Faulty)
+        storage.plan("lock", late)
+        assert not probed.check()
+        tenants = CircuitBreaker.family("tenants", runtime=here, window="count")
+        for tenant in range(20):
+            clock.advance(61)
+            succeed(tenants[str(tenant)])
+        storage.plan("lock", late)
+        assert probed.check(), "the second time-out in a row is an outage, in which a private copy decides"
 
     def test_in_an_outage_nothing_is_asked_for_their_sake(self, here: Runtime, clock: ManualClock) -> None:
         asked: list[str] = []

@@ -8,7 +8,15 @@ import pytest
 from unit.circuit_breaker.breaker_driver import START, Driver
 
 from resilience.policy import FAILURE, SUCCESS
-from resilience_circuit_breaker._window import NOTHING, bucket_of, buckets_of, end_of_bucket, end_of_bucket_at, ends_at
+from resilience_circuit_breaker._window import (
+    NOTHING,
+    bucket_of,
+    buckets_of,
+    end_of_bucket,
+    end_of_bucket_at,
+    ends_at,
+    running,
+)
 
 SECONDS: dict[str, Any] = {"window": "time", "window_duration": 10}
 """Ten buckets of a second."""
@@ -135,3 +143,10 @@ def test_more_failures_at_once_than_a_window_of_calls_holds_are_as_many_as_it_ho
     breaker.report(SUCCESS, count=3)
     breaker.report(FAILURE, count=5)
     assert (breaker.state.state, breaker.status.failure_count) == ("open", 3)
+
+
+def test_windows_of_more_spans_than_are_kept_in_mind_have_their_own_buckets() -> None:
+    now = int(START * 1e9)
+    spans = [second * 1_000_000_000 for second in range(1, 100)]
+    for _ in range(2):
+        assert [running(span, now)[0] for span in spans] == [now * 10 // span for span in spans]
