@@ -82,7 +82,10 @@ class Descriptor:
         """Close it now; only a forked child may, whose other threads are gone."""
         number, self.number = self.number, -1
         if number >= 0:
-            close(number)
+            try:
+                close(number)
+            except OSError:
+                pass  # it is closed all the same; what was to be on the disk was synchronised before
 
     def __del__(self) -> None:
         self.close()

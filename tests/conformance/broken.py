@@ -942,6 +942,41 @@ class CacheOutlivesAFork(FolderStorage):
         return self.cache[key]
 
 
+class ComparesHalf(MemoryStorage):
+    """Compares the first half of an incarnation."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        stored = self.resilience_load(key, timeout).version
+        if stored is not None and expected is not None and stored.number == expected.number:
+            half = len(stored.incarnation) // 2
+            expected = stored if stored.incarnation[:half] == expected.incarnation[:half] else expected
+        return super().resilience_save(key, payload, expected, expires_at, timeout)
+
+
+class DiscardsWhatIsThere(CasStorage):
+    """No lock, and a discard that takes whatever is there by now."""
+
+    @hookimpl
+    def resilience_discard(self, key: Key, reason: str, timeout: float) -> None:
+        self.execute(key, timeout, "DELETE FROM records WHERE kind = ? AND name = ?", *key)
+
+
+class KeepsAHundred(MemoryStorage):
+    """Keeps the hundred records that were used last."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        saved = super().resilience_save(key, payload, expected, expires_at, timeout)
+        for old in list(self.resilience_keys())[:-100]:
+            self.resilience_delete(old, None, timeout)
+        return saved
+
+
 class Mistake(NamedTuple):
     """One broken storage: its class, the check that finds it, how it tells (one of several ways, if chance decides)."""
 
@@ -1033,5 +1068,8 @@ MISTAKES = [
     Mistake(ListsItsOwn, "keys", "that of a second object misses"),
     Mistake(OverlooksDeletes, "is_current", "a delete by another storage object"),
     Mistake(CacheOutlivesAFork, "fork", "the child loads what was committed before the fork"),
+    Mistake(ComparesHalf, "conflicts", "resilience_save committed although"),
+    Mistake(DiscardsWhatIsThere, "discard_spares", "set aside a record that was saved after the one"),
+    Mistake(KeepsAHundred, "many_records", "of 150 records, all without an expiry"),
     Mistake(StopsTheClock, "time", "from where the ones before it say it should be"),
 ]

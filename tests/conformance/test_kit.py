@@ -95,6 +95,28 @@ def test_some_with_processes(tmp_path: Path) -> None:
     assert [result.outcome for result in report.results] == ["passed"] * 6, failures(report)
 
 
+def test_records_of_many_keys(tmp_path: Path) -> None:
+    checks = ["delete_compares", "keys_threads", "keys_processes", "many_records", "keys", "expiry"]
+    report = run(partial(FileStorage, f"file://{tmp_path}/state"), quick=True, only=checks)
+    assert [result.outcome for result in report.results] == ["passed"] * 6, failures(report)
+
+
+def test_what_a_storage_has_not_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_compare = run(partial(CasStorage, f"cas:{tmp_path}/state"), quick=True, only=["discard_spares"])
+    assert "the storage has no resilience_discard" in by_compare["discard_spares"].reason
+    by_lock = run(partial(MemoryStorage, "memory:"), quick=True, only=["discard_spares"])
+    assert "the engine holds the lock" in by_lock["discard_spares"].reason
+    monkeypatch.setattr(CasStorage, "resilience_delete", None)
+    without = run(partial(CasStorage, f"cas:{tmp_path}/state"), quick=True, only=["delete_compares"])
+    assert "the storage has no resilience_delete" in without["delete_compares"].reason
+
+
+def test_a_slow_storage_keeps_as_many_records_as_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resilience.testing.checks.contract.MANY_WITHIN", -1.0)
+    result = run(partial(MemoryStorage, "memory:"), quick=True, only=["many_records"])["many_records"]
+    assert result.notes == ("0 records were kept at once; there was no time to save more",)
+
+
 @pytest.mark.heavy
 def test_quick_with_processes(tmp_path: Path) -> None:
     report = run(partial(FileStorage, f"file://{tmp_path}/state"), kit="1", quick=True, damage=damage_file)
@@ -411,6 +433,7 @@ readers_processes fair_share killed_holder stopped_holder fork claims killed_wri
 def test_version_2_of_the_kit_never_changes() -> None:
     brought = [f"awaited_{name}" for name in VERSION_2.split()] + [
         *("keys_threads", "awaited_keys_threads", "keys_processes", "awaited_keys_processes", "delete_compares"),
+        *("discard_spares", "many_records"),
         *("loop_stays_free", "cancelled_saves", "cancelled_calls"),
     ]
     assert sorted(check.name for check in all_checks("2")) == sorted(VERSION_1.split() + brought)

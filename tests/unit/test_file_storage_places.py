@@ -828,3 +828,16 @@ print(sorted({{"filelock", "pydantic", "asyncio", "typing", "dataclasses", "thre
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "filelock" not in run.stdout
     assert "pydantic" not in run.stdout
+
+
+def test_a_disk_that_fails_when_a_file_is_closed_is_nobody_s_error(tmp_path: Path) -> None:
+    descriptor = _file.Descriptor(os.open(tmp_path, os.O_RDONLY))
+
+    def fails(number: int) -> None:
+        os.close(number)
+        raise OSError(errno.EIO, "the disk fails")
+
+    descriptor.close(fails)
+    descriptor.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor.number)

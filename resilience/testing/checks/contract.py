@@ -5,7 +5,7 @@ from __future__ import annotations
 from resilience import clock
 from resilience.errors import StorageConflict
 from resilience.storage import Capability, Key, Snapshot, Version
-from resilience.testing.checks.registry import check
+from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.handle import conflict_of
 from resilience.testing.roads import CALLED
 from resilience.testing.violations import Skipped, Violation
@@ -23,6 +23,9 @@ KNOWN = frozenset({Capability.PROCESSES, Capability.MACHINES, Capability.DURABLE
 TIME_PRECISION = 0.01
 """Seconds that the time of a store may be rounded by."""
 _LAST_SECOND = 1e11
+
+MANY_WITHIN = 5.0
+"""Seconds that may go into saving many records."""
 
 
 @check("the hooks fit their specifications, and the capabilities are known ones", after=(), roads=(CALLED,))
@@ -158,8 +161,14 @@ def check_conflicts(subject: Subject) -> None:
         (None, "`expected` is None and a record is stored"),
         (Version(second.version.incarnation, second.version.number + 1), "`expected` is a version to come"),
         (Version("another life", second.version.number), "`expected` has the number of another incarnation"),
+        (_alike(second.version), "`expected` has the number of an incarnation that ends otherwise"),
     ):
         _refused(handle, key, wrong, case, second)
+
+
+def _alike(version: Version) -> Version:
+    incarnation = version.incarnation
+    return Version(incarnation[:-1] + ("1" if incarnation.endswith("0") else "0"), version.number)
 
 
 def _refused(handle: Handle, key: Key, wrong: Version | None, case: str, stored: Snapshot | None) -> None:
@@ -467,6 +476,54 @@ def check_discard(subject: Subject) -> None:
             "one damaged record takes others with it",
             "set aside the one record of the key, and leave its lock alone",
         )
+
+
+@check(
+    "without a lock, discard leaves alone what was saved since the record was read",
+    kit=SECOND,
+    after=("discard",),
+    roads=(CALLED,),
+)
+def check_discard_spares(subject: Subject) -> None:
+    """Load a record, let another object commit, and set aside what was loaded."""
+    handle, key = subject.handle, subject.key()
+    if not handle.can_discard:
+        raise Skipped("the storage has no resilience_discard: a damaged record stays until somebody removes it by hand")
+    if subject.has_lock():
+        raise Skipped("the engine holds the lock from the load to the discard: nobody saves in between")
+    handle.put(key, b'{"n": 1}')
+    handle.load(key)
+    saved = subject.another().put(key, b'{"n": 2}')
+    with handle.lock(key):
+        handle.discard(key, "conformance: of the record that was loaded")
+    if handle.load(key).version != saved.version:
+        raise Violation(
+            "resilience_discard set aside a record that was saved after the one that was loaded",
+            "two processes find a damaged record; the second one throws away what the first has begun anew",
+            "remember, for each thread, what it loaded last of the key, and set aside only that: DELETE … WHERE it is"
+            " what was seen",
+        )
+
+
+@check("hundreds of records are kept at once", kit=SECOND, after=("acknowledged",), roads=(CALLED,))
+def check_many_records(subject: Subject) -> None:
+    """Save under many keys, and look at all of them again."""
+    handle, end = subject.handle, clock.monotonic() + MANY_WITHIN
+    kept: list[tuple[Key, Version | None]] = []
+    for _ in range(subject.pick(150, 1100)):
+        if clock.monotonic() > end:
+            subject.note(f"{len(kept)} records were kept at once; there was no time to save more")
+            break
+        key = subject.key()
+        with handle.lock(key):
+            kept.append((key, handle.save(key, b"{}", None).version))
+    for number, (key, version) in enumerate(kept):
+        if handle.load(key).version != version:
+            raise Violation(
+                f"of {len(kept)} records, all without an expiry, number {number + 1} is not there any more",
+                "a breaker that is open is forgotten because others are busy",
+                "keep each record until it is deleted or expires: no cache of so many entries, no store that evicts",
+            )
 
 
 @check("a second object for the same records sees them, and so does one made after all were closed")
