@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
 
 EXAMPLE = environments.ROOT / "tests" / "plugin_example"
-"""The storage of a third party."""
+"""The storage of a third party, on SQLite; it imports only what a verb needs."""
+
+WRITTEN = "my-store"
+"""The name of the storage that `resilience plugin new` writes."""
 
 OWN_SCRIPT = """\
 #!{python}
@@ -36,11 +40,19 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 def _commands(python: str, folder: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
     """What is started, and the environment it is started in."""
-    python = environments.make(python, folder / "environment", str(EXAMPLE))
+    written = _written(folder / "written")
+    python = environments.make(python, folder / "environment", str(EXAMPLE), str(written))
     scripts = _scripts(python, folder)
     ours = {"RESILIENCE_STORAGE": (folder / "state").as_uri()}
     checks = {f"check, {name} script": (script, ours) for name, script in scripts.items()} | {
-        "check, uv script, third-party storage": (scripts["uv"], {"RESILIENCE_STORAGE": f"sqlite://{folder}/state.db"}),
+        "check, uv script, third-party storage on SQLite": (
+            scripts["uv"],
+            {"RESILIENCE_STORAGE": f"sqlite://{folder}/state.db"},
+        ),
+        "check, uv script, third-party storage as plugin new writes it": (
+            scripts["uv"],
+            {"RESILIENCE_STORAGE": f"{WRITTEN}://{folder}/records"},
+        ),
         "check, uv script, no plan": (scripts["uv"], ours | {"RESILIENCE_PLAN": "0"}),
     }
     for name in checks:
@@ -48,12 +60,22 @@ def _commands(python: str, folder: Path) -> dict[str, tuple[list[str], dict[str,
     return {
         "python -c pass": ([python, "-c", "pass"], {}),
         "import resilience": ([python, "-c", "import resilience"], {}),
+        # What stands in the way of the two storages of third parties.
+        "import sqlite3": ([python, "-c", "import sqlite3"], {}),
+        "import pydantic": ([python, "-c", "import pydantic"], {}),
         # Each as if it were alone: an installation keeps one plan, for one configuration.
         **{
             name: ([script, "check", "x"], more | {"XDG_CACHE_HOME": str(folder / "caches" / name)})
             for name, (script, more) in checks.items()
         },
     }
+
+
+def _written(folder: Path) -> Path:
+    """Write a storage as an author begins with it."""
+    write = [sys.executable, "-m", "resilience", "plugin", "new", WRITTEN, "--folder", str(folder)]
+    subprocess.run(write, check=True, env=clean_environment(), capture_output=True)
+    return folder
 
 
 def _scripts(python: str, folder: Path) -> dict[str, str]:
