@@ -52,6 +52,7 @@ TARGETS = {
                 "breaker_states",
                 "breaker_windows",
                 "breaker_kin",
+                "breaker_policy",
             )
         ],
     ),

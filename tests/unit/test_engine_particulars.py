@@ -12,6 +12,7 @@ import signal
 import threading
 import warnings
 import weakref
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,7 +35,7 @@ from resilience.policy import Admit, Report, Step
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from storages import Faulty, Recorder
@@ -819,6 +820,23 @@ def test_what_was_saved_when_a_user_interrupts_is_not_saved_again(storage: Fault
     storage.plan("save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         breaker.status()
+    assert breaker.status().success_count == 2
+
+
+def test_so_is_what_was_saved_when_the_lock_could_not_be_left(storage: Faulty, clock: ManualClock) -> None:
+    @contextmanager
+    def stuck(well: Callable[..., Any], *arguments: Any) -> Iterator[None]:
+        with well(*arguments):
+            yield
+        raise OSError("no lock daemon")
+
+    breaker = make(window="time", gather=60)
+    for _ in range(2):
+        breaker.call(lambda: 1)
+    storage.always = {"lock": stuck}
+    assert breaker.status().degraded
+    storage.always = {}
+    clock.advance(1)
     assert breaker.status().success_count == 2
 
 
