@@ -9,13 +9,16 @@ from unit.circuit_breaker.breaker_driver import START, Driver
 
 from resilience.policy import FAILURE, SUCCESS
 from resilience_circuit_breaker._window import (
+    BUCKETS,
     NOTHING,
     bucket_of,
     buckets_of,
     end_of_bucket,
     end_of_bucket_at,
     ends_at,
+    leaves_at,
     running,
+    seen,
 )
 
 SECONDS: dict[str, Any] = {"window": "time", "window_duration": 10}
@@ -44,6 +47,20 @@ def test_a_bucket_ends_at_the_first_nanosecond_of_the_next(span: int) -> None:
         assert bucket_of(span, end - 2e-9) == number
         assert end_of_bucket_at(span, end - 2e-9) == end
         assert end_of_bucket_at(span, end) == end_of_bucket(span, number + 1)
+
+
+@pytest.mark.parametrize("span", [1_000_000_001, 60_000_000_000])
+@pytest.mark.parametrize("ahead", [None, 0, 1], ids=["none runs", "it runs", "the next one runs"])
+def test_a_bucket_leaves_the_window_when_the_tenth_after_it_begins(
+    monkeypatch: pytest.MonkeyPatch, span: int, ahead: int | None
+) -> None:
+    monkeypatch.setattr("resilience_circuit_breaker._window._running", {})
+    for number in range(25):
+        if ahead is not None:
+            end_of_bucket_at(span, end_of_bucket(span, number + ahead) - 2e-9)
+        leaves = leaves_at(span, number)
+        assert bucket_of(span, leaves) == number + BUCKETS
+        assert bucket_of(span, leaves - 2e-9) == number + BUCKETS - 1
 
 
 def test_buckets_end_at_whole_seconds_today_as_in_1970() -> None:
