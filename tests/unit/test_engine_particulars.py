@@ -807,6 +807,23 @@ def test_a_snapshot_is_trusted_from_when_it_was_asked_for(
         assert storage.calls.count("load") == load_count
 
 
+@pytest.mark.parametrize("scheme", ["casual"])
+def test_so_is_what_the_policy_said_of_it(storage: Faulty, runtime: Runtime, clock: ManualClock) -> None:
+    clock.advance(100)
+    breaker = CountingBreaker("payments")
+    breaker.status()
+    runtime.opened.engine.retune(0.25, 0.75, None)
+    Counting.asked = 0
+    clock.advance(1)
+    breaker.acquire()
+    asked = Counting.asked
+    assert asked > 0
+    for advance, is_asked in ((0.5, False), (0.125, False), (0.125, True)):
+        clock.advance(advance)
+        breaker.acquire()
+        assert (Counting.asked > asked) is is_asked
+
+
 def test_what_was_saved_when_a_user_interrupts_is_not_saved_again(storage: Faulty) -> None:
     def interrupted(well: Callable[..., Any], *arguments: Any) -> None:
         well(*arguments)
