@@ -77,6 +77,20 @@ def test_a_call_is_counted_in_the_bucket_in_which_it_ended() -> None:
     assert buckets(breaker) == [(int(START) + 1, 1, 1)]
 
 
+def test_what_has_left_the_window_is_not_seen() -> None:
+    breaker = Driver(**SECONDS)
+    breaker.fail()
+    breaker.now += 5
+    breaker.fail(2)
+    (window,) = breaker.state.windows.values()
+    assert isinstance(window, tuple)
+    span = 10_000_000_000
+    assert seen(span, window, START + 9) == window
+    later = seen(span, window, START + 10)
+    assert (later[:3], buckets_of(later)) == ((2, 2, 0), buckets_of(window)[1:])
+    assert seen(span, window, START + 15) == NOTHING
+
+
 def test_a_bucket_that_is_not_the_last_goes_on_counting() -> None:
     breaker = Driver(**SECONDS)
     breaker.fail(2)
