@@ -204,7 +204,10 @@ def test_so_does_giving_way(crowded: Crowded) -> None:
 
 @pytest.mark.parametrize("crowded", [AwaitedFaultyStorage], indirect=True)
 def test_a_coroutine_stops_nobody_else(crowded: Crowded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits, "sleep", lambda _: pytest.fail("it sleeps where others wait"))
+    def stopped(_: float) -> None:
+        pytest.fail("it sleeps where others wait")
+
+    monkeypatch.setattr(commits, "sleep", stopped)
     crowded.conflicts(2)
     crowded.fail()
     assert (crowded.count, len(crowded.slept)) == (2, 1)

@@ -38,6 +38,10 @@ async def well() -> str:
     return "well"
 
 
+def no_thread(*_: Any) -> None:
+    pytest.fail("a thread is not needed, or there is no time for one")
+
+
 async def failing() -> None:
     await asyncio.sleep(0)
     raise KeyError("the dependency")
@@ -311,7 +315,7 @@ class TestCoroutines:
         breaker = gathering(make(window="count", window_size=30, gather=60))
         slow = Slow(storage, clock, taken=taken)
         if not taken:
-            monkeypatch.setattr("resilience.engine._in_thread", lambda *_: pytest.fail("no thread is needed"))
+            monkeypatch.setattr("resilience.engine._in_thread", no_thread)
         assert asyncio.run(breaker.acall(well)) == "well"
         assert slow.given == ([("lock", 0), ("lock", 3), ("save", 2)] if taken else [("lock", 0), ("save", 3)])
 
@@ -323,7 +327,7 @@ class TestCoroutines:
             raise StorageConflict("somebody else committed first", key=KEY)
 
         breaker = gathering(make(window="count", window_size=30, gather=60))
-        monkeypatch.setattr("resilience.engine._in_thread", lambda *_: pytest.fail("there is no time for a thread"))
+        monkeypatch.setattr("resilience.engine._in_thread", no_thread)
         storage.always = {"save": overtaken}
         assert asyncio.run(breaker.acall(well)) == "well"
         storage.always = {}
