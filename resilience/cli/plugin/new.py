@@ -98,6 +98,7 @@ def _values(name: str) -> dict[str, str]:
         "package": _package(name),
         "class": f"{words}Storage",
         "settings": f"{words}Settings",
+        "reader": f"{words}Reader",
         "section": variable(normal_form(name)) + DELIMITER,
         "framework": __version__,
         "kit": KIT_VERSION,

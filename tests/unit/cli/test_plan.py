@@ -932,6 +932,24 @@ def test_a_verb_that_reports_imports_nothing_heavy_but_the_lock() -> None:
     assert with_lock.isdisjoint({"argparse", "importlib.metadata", "pluggy", "pydantic", "pydantic_settings"})
 
 
+def test_the_storage_that_plugin_new_writes_is_in_nobody_s_way(
+    run: Run, install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert run("plugin", "new", "my-store", "--folder", str(tmp_path / "written")).status == 0
+    install("resilience.storage", "my-store", "resilience_my_store:MyStoreStorage")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "written" / "src"), *sys.path])
+    for place in tmp_path.rglob("*"):
+        os.utime(place, (1e9 + 0.5, 1e9 + 0.5))  # what was written a moment ago is in no plan
+    monkeypatch.setenv("RESILIENCE_STORAGE", f"my-store://{tmp_path}/records")
+    assert "pydantic" in imported("check", "a")
+    found = imported("check", "a")
+    assert {name for name in found if "my_store" in name} == {"resilience_my_store", "resilience_my_store.reading"}
+    assert found & (HEAVY | {"hashlib", "urllib.parse"}) == set()
+    reporting = imported("failure", "a")
+    assert "resilience_my_store.storage" in reporting
+    assert reporting.isdisjoint({"pydantic", "pydantic_settings"})
+
+
 def test_the_marks_and_the_facade_import_nothing() -> None:
     code = "import sys; import resilience; resilience.hookimpl; print(*sys.modules)"
     done = subprocess.run(
