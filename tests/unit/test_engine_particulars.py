@@ -619,7 +619,12 @@ class TestOutage:
 
     @pytest.mark.parametrize("scheme", ["casual"])
     def test_that_thread_waits_for_the_lock_and_ends_with_the_process(
-        self, storage: Faulty, runtime: Runtime, clock: ManualClock, told: Recorder
+        self,
+        storage: Faulty,
+        runtime: Runtime,
+        clock: ManualClock,
+        told: Recorder,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def slowly(*_: Any) -> None:
             clock.advance(0.25)
@@ -639,6 +644,10 @@ class TestOutage:
         assert (prober.name, prober.daemon, patience.seconds) == ("resilience try", True, [TIMEOUT])
         assert told.names == ["degraded"]
         assert "cable" in str(engine._fuse.error)
+        waited: list[float | None] = []
+        monkeypatch.setattr(prober, "join", waited.append)
+        engine.finish()
+        assert waited == [TIMEOUT]  # and no longer
 
     def test_chance_adds_to_the_second_between_two_tries(
         self, storage: Faulty, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
@@ -683,6 +692,16 @@ class TestOutage:
             clock.wall() - 1,
             {"error": "somebody else has the lock", "mode": "local", "storage": "faulty"},
         )
+
+    def test_a_call_that_finds_the_lock_taken_in_the_one_try_is_let_in_by_the_copy(
+        self, storage: Faulty, clock: ManualClock
+    ) -> None:
+        breaker = make()
+        everything_fails(storage)
+        breaker.record_failure()
+        storage.always = {"lock": LATE}
+        clock.advance(1)
+        assert breaker.call(lambda: 1) == 1
 
     def test_a_bug_of_the_policy_is_an_outage_of_its_key(self, storage: Faulty, told: Recorder) -> None:
         class Buggy(CircuitBreakerPolicy):
