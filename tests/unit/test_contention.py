@@ -94,6 +94,12 @@ class Server(Casual):
     capabilities = frozenset({Capability.PROCESSES, Capability.MACHINES})
 
 
+class Neighbourhood(Casual):
+    """The same, for the processes of one machine."""
+
+    capabilities = frozenset({Capability.PROCESSES})
+
+
 class Crowded:
     """A breaker whose commits meet others; a clock that sleeping moves."""
 
@@ -175,6 +181,21 @@ def test_who_met_others_gives_way_until_he_has_met_none_for_a_while(crowded: Cro
         crowded.fail()
     assert all(AWAY / 2 <= seconds <= AWAY * 1.5 for seconds in crowded.slept)
     assert FORGOTTEN / (STREAK + 2 * AWAY) <= len(crowded.slept) <= FORGOTTEN / STREAK
+
+
+def test_on_one_machine_nobody_gives_way_once_the_others_are_forgotten(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowded = Crowded(FaultyStorage(Neighbourhood(f"server:{tmp_path}")))
+    monkeypatch.setattr(commits, "sleep", crowded.sleep)
+    crowded.conflicts(1)
+    crowded.fail()
+    crowded.clock.advance(FORGOTTEN)
+    for _ in range(int(2 * UNKNOWING / 0.001)):
+        crowded.fail()
+        crowded.clock.advance(0.001)
+    crowded.runtime.close()
+    assert crowded.slept == []
 
 
 def test_no_pause_takes_the_time_for_the_next_try(crowded: Crowded) -> None:
