@@ -35,7 +35,7 @@ from resilience.policy import Admit, Report, Step
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from storages import Faulty, Recorder
@@ -859,7 +859,7 @@ def test_what_was_saved_when_a_user_interrupts_is_not_saved_again(storage: Fault
 
 def test_so_is_what_was_saved_when_the_lock_could_not_be_left(storage: Faulty, clock: ManualClock) -> None:
     @contextmanager
-    def stuck(well: Callable[..., Any], *arguments: Any) -> Iterator[None]:
+    def stuck(well: Callable[..., Any], *arguments: Any) -> Generator[None]:
         with well(*arguments):
             yield
         raise OSError("no lock daemon")
