@@ -84,7 +84,7 @@ class Listener:
     def look(self) -> None:
         """Hear what has come, in the caller's thread; see `resilience.Word`."""
         ear = self._ear
-        if ear is not None:
+        if ear is not None:  # pragma: no branch - in a forked child, before it has a thread of its own
             ear.look()
 
     def start(self, patience: float) -> None:

@@ -106,6 +106,9 @@ def test_what_a_storage_has_not_is_not_looked_at(tmp_path: Path, monkeypatch: py
     assert "the storage has no resilience_discard" in by_compare["discard_spares"].reason
     by_lock = run(partial(MemoryStorage, "memory:"), quick=True, only=["discard_spares"])
     assert "the engine holds the lock" in by_lock["discard_spares"].reason
+    monkeypatch.setattr(FileStorage, "resilience_delete", None)
+    kept = run(partial(FileStorage, f"file://{tmp_path}/kept"), quick=True, only=["is_current"])
+    assert kept["is_current"].outcome == "passed", failures(kept)
     monkeypatch.setattr(CasStorage, "resilience_delete", None)
     without = run(partial(CasStorage, f"cas:{tmp_path}/state"), quick=True, only=["delete_compares"])
     assert "the storage has no resilience_delete" in without["delete_compares"].reason

@@ -230,6 +230,14 @@ def test_every_hook_is_in_time_when_the_server_hangs(storage: PostgresStorage, p
 # --- did it happen? ---------------------------------------------------------------------------------------------------
 
 
+def test_time_that_is_up_while_connecting(postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(postgres_server.url(), SETTINGS)
+    with pytest.raises(StorageUnavailable):
+        storage.resilience_load(KEY, 1e-9)
+    assert storage.resilience_load(KEY, 10).payload is None
+    storage.close()
+
+
 def test_cut_after_the_request_was_sent(storage: PostgresStorage, postgres_proxy: Proxy) -> None:
     saved = storage.resilience_save(KEY, b'{"n":1}', None, None, 5)
     postgres_proxy.cut_after(b"the second")
