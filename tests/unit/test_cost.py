@@ -52,7 +52,7 @@ def test_there_is_a_row_for_each_target() -> None:
     rows = targets.rows(RESULTS)
     # `import resilience` has a row, the check without a plan has none.
     starts = [name for each in RESULTS["startup"].values() for name in each if name.startswith("check, ")]
-    assert len(rows) == 9 * len(RESULTS["calls"]) + len(starts) + 11 + 21
+    assert len(rows) == 9 * len(RESULTS["calls"]) + len(starts) + 11 + 25
     assert all(row.what and row.ours and row.figure and row.target for row in rows)
 
 
