@@ -8,6 +8,7 @@ import os
 import threading
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 from conformance.references import CasStorage, FolderStorage, damage_folder
 
@@ -622,7 +623,7 @@ class NewLifeEachTime(MemoryStorage):
     ) -> Snapshot:
         saved = super().resilience_save(key, payload, expected, expires_at, timeout)
         assert saved.version is not None
-        return self._record(key).put(payload, Version(f"{id(saved):x}", saved.version.number))
+        return self._record(key).put(payload, Version(uuid4().hex, saved.version.number))
 
 
 class NoIncarnation(MemoryStorage):

@@ -230,7 +230,7 @@ def test_every_hook_is_in_time_when_the_server_hangs(storage: PostgresStorage, p
 # --- did it happen? ---------------------------------------------------------------------------------------------------
 
 
-def test_time_that_is_up_while_connecting(postgres_server: PostgresServer) -> None:
+def test_a_load_without_any_time(postgres_server: PostgresServer) -> None:
     storage = PostgresStorage(postgres_server.url(), SETTINGS)
     with pytest.raises(StorageUnavailable):
         storage.resilience_load(KEY, 1e-9)
