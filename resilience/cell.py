@@ -172,7 +172,7 @@ class Memo:
             await engine.areport(self.cell, outcome, self.epoch, None, error, duration)
 
 
-NEVER = Memo(None, None, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]
+NEVER = Memo(None, None, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]  # no cell, no state
 """The memo that never holds, and so is nobody's permit and needs no cell and no state.
 
 It lets nobody in by itself: whoever goes by it is told so by `refusal`, as by any other that does not.

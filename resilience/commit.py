@@ -304,7 +304,7 @@ def drive(ports: Ports, requests: Requests[T]) -> T:
     try:
         return _serve(ports, requests, next(requests))
     except StopIteration as stop:  # there were none
-        return stop.value  # type: ignore[no-any-return]
+        return stop.value  # type: ignore[no-any-return]  # untyped in typeshed
     finally:
         requests.close()  # frees the lock at once, also while the traceback of a Ctrl-C keeps this frame alive
 
@@ -335,7 +335,7 @@ def _serve(ports: Ports, requests: Requests[T], request: Request) -> T:
             else:
                 request = requests.send(given)
     except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+        return stop.value  # type: ignore[no-any-return]  # untyped in typeshed
 
 
 async def adrive(ports: Ports, requests: Requests[T]) -> T:
@@ -362,6 +362,6 @@ async def adrive(ports: Ports, requests: Requests[T]) -> T:
             else:
                 hook, arguments = requests.send(given)
     except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+        return stop.value  # type: ignore[no-any-return]  # untyped in typeshed
     finally:
         requests.close()

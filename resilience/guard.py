@@ -413,7 +413,7 @@ def _returned(
 
 
 def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # noqa: C901 - see above
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901 - likewise
         cell = guard._cell  # noqa: SLF001 - this module's own
         memo = cell.memo
         now = cell.wall()
@@ -427,7 +427,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
         elif memo is not NEVER:
             raise memo.rejection(now)
         else:
-            permit = guard._admit()  # noqa: SLF001
+            permit = guard._admit()  # noqa: SLF001 - the shell is the guard's
             cell = permit.cell
         timer = cell.timer
         begun = 0.0 if timer is None else timer()
@@ -463,7 +463,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
 def _async_shell(  # noqa: C901 - see above
     guard: Guard, function: Callable[P, Awaitable[R]]
 ) -> Callable[P, Coroutine[Any, Any, R]]:
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901 - likewise
         cell = guard._cell  # noqa: SLF001 - this module's own
         memo = cell.memo
         now = cell.wall()

@@ -116,6 +116,7 @@ class Connections:
     def drive(self, requests: Requests[T], timeout: float) -> T:
         """Serve the requests of a generator, all of them within `timeout` seconds."""
         # The first time it takes as long as a hook may: before its time begins.
+        # Used by nobody here: it is there to be imported first, see its first lines.
         import resilience_redis._driver  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
         deadline = clock.monotonic() + timeout

@@ -6,4 +6,5 @@ thread and an event loop, wait for each other, and Python lets one of them fail.
 
 from __future__ import annotations
 
+# Used by nobody here: to import it is all that this module is for.
 import redis.connection  # noqa: F401 # pyright: ignore[reportUnusedImport]

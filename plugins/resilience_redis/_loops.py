@@ -78,6 +78,7 @@ class LoopConnections:
     async def drive(self, requests: Requests[T], timeout: float) -> T:
         """Serve the requests of a generator, all of them within `timeout` seconds."""
         # Which takes its time, before that of the server begins.
+        # Used by nobody here: it is there to be imported first, see its first lines.
         import resilience_redis._driver  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
         deadline = clock.monotonic() + timeout
