@@ -36,7 +36,7 @@ from resilience_filelock._record import (
     number_of,
     word_of,
 )
-from resilience_filelock._system import OPEN_FLAGS, pread, pwrite, sync, write_all
+from resilience_filelock._system import OPEN_FLAGS, open_kept, pread, pwrite, sync, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -418,7 +418,7 @@ def open_file(path: str, key: Key, mode: Mode) -> RecordFile:
     :raises OSError: there is none, or it cannot be opened.
     :raises StorageUnavailable: it is no file of this user's.
     """
-    return RecordFile(Descriptor(os.open(path, OPEN_FLAGS)), path, key, mode)
+    return RecordFile(Descriptor(open_kept(path, OPEN_FLAGS)), path, key, mode)
 
 
 def make_file(path: str, image: bytes, *, durable: bool) -> Descriptor:
@@ -426,7 +426,7 @@ def make_file(path: str, image: bytes, *, durable: bool) -> Descriptor:
 
     :raises OSError: it is there already, or cannot be made; nothing is left of it.
     """
-    descriptor = Descriptor(os.open(path, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
+    descriptor = Descriptor(open_kept(path, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         write_all(descriptor.number, image, 0)
         if durable:

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["OPEN_FLAGS", "pread", "publish", "pwrite", "sync", "sync_folder", "write_all"]
+__all__ = ["OPEN_FLAGS", "open_kept", "pread", "publish", "pwrite", "sync", "sync_folder", "write_all"]
 
 OPEN_FLAGS: Final = (
     os.O_RDWR
@@ -38,6 +38,43 @@ else:
     from os import fdatasync as sync
     from os import link as publish  # unlike a rename it never replaces
     from os import pread, pwrite
+
+
+_STANDARD_ERROR: Final = 2
+
+
+def open_kept(path: str, flags: int, mode: int = 0o777) -> int:
+    """Open a file that stays open, never as descriptor 0, 1 or 2.
+
+    Where a program was started without its standard streams, the system gives their numbers to what is opened first,
+    and whatever a library then writes to the standard error would stand in a record.
+
+    :raises OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, flags, mode)
+    return descriptor if descriptor > _STANDARD_ERROR else _above_the_standard(descriptor)
+
+
+def _above_the_standard(descriptor: int) -> int:
+    """Give an open file another number, and what it had to something that nobody can write to.
+
+    The numbers do not stay free: before 3.13 a mapping takes one as well.
+    """
+    low: list[int] = []
+    try:
+        while descriptor <= _STANDARD_ERROR:
+            low.append(descriptor)
+            descriptor = os.dup(descriptor)
+        nothing, other = os.pipe()  # there may be no /dev/null here
+    except OSError:
+        for number in {*low, descriptor}:
+            os.close(number)
+        raise
+    os.close(other)
+    for number in low:
+        os.dup2(nothing, number, inheritable=False)
+    os.close(nothing)
+    return descriptor
 
 
 def write_all(fd: int, data: bytes, offset: int) -> None:
