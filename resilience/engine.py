@@ -6,13 +6,12 @@ or awaited.  The road of nearly every call is none of them: it is the memo that 
 
 from __future__ import annotations
 
-import os
-from _thread import RLock, allocate_lock
+from _thread import RLock
 
+from resilience.awaiting import in_thread, shielded
 from resilience.cell import NEVER, Cell, Memo, View
 from resilience.commit import Committed, Outrun, adrive, commit, drive, perform
 from resilience.errors import (
-    PluginError,
     PolicyRejected,
     ResilienceError,
     StorageCorrupt,
@@ -22,8 +21,8 @@ from resilience.errors import (
     StorageUnavailable,
 )
 from resilience.fallback import PrivateRecord
-from resilience.fuse import Fuse
 from resilience.gather import MOST_KEYS, UNUSED_AFTER
+from resilience.outages import FAULTS, Outages, unusable
 from resilience.permits import Permit
 from resilience.policy import FAILURE, FOREVER, LATER, NEUTRAL, Admit, Control, Lease, Refusal, Report
 from resilience.sharedclock import SharedClock
@@ -31,32 +30,19 @@ from resilience.storage import Capability, Snapshot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-    from concurrent.futures import Executor
-    from threading import Thread
     from typing import Any, TypeVar
 
     from resilience.announce import Announcer
     from resilience.clock import Clock
     from resilience.commit import Requests
     from resilience.gather import Owed
+    from resilience.outages import Fault
     from resilience.policy import Outcome, Policy, PolicyEvent, Step
     from resilience.ports import Ports
     from resilience.storage import Key, Version
 
     T = TypeVar("T")
-    Fault = StorageError | PluginError
-
-_FAULTS = (StorageError, PluginError)
-"""What a storage may come up with: it does not answer, or with what no storage may answer."""
-
-_MOST_DRAWN = 2.0**64
-"""What a clock draws is less."""
-
-LOCK_TIMEOUTS_OF_AN_OUTAGE = 2
-"""So many lock time-outs of a key in a row count as `StorageUnavailable`."""
-
 
 _LOOKED_AT = 3
 """So many keys are looked at each time, see `Engine._unused`."""
@@ -87,14 +73,12 @@ class Engine:
         "_announcer",
         "_clock",
         "_debts",
-        "_fuse",
-        "_fuses",
         "_is_inline",
         "_making",
         "_max_staleness",
+        "_outages",
         "_ports",
         "_prepare",
-        "_prober",
         "_recheck",
         "_round",
         "_timeout",
@@ -119,16 +103,14 @@ class Engine:
         self._clock = SharedClock(clock, ports.name)
         self._timeout = timeout
         self._max_staleness = max_staleness
-        self._fuse = Fuse()
-        self._prober: Thread | None = None
+        self._outages = Outages(ports.name, announcer, self._clock, timeout)
         self._making = RLock()
         self._debts: dict[Key, Owed] = {}
         self._round: Iterator[Key] = iter(())
-        self._fuses: dict[Key, Fuse] = {}
 
     def retune(self, timeout: float, max_staleness: float, recheck: Callable[[], object] | None) -> None:
         """Go by other settings from now on; the arguments are those it is made with."""
-        self._timeout = timeout
+        self._timeout = self._outages.timeout = timeout
         self._max_staleness = max_staleness
         self._recheck = recheck
 
@@ -162,7 +144,7 @@ class Engine:
                 self.settle(unused)
         view = cell.view
         trying = False
-        if not self._is_well(cell):
+        if self._outages.touch(cell.key):
             outage, trying = self._outage_of_call(cell)
             if outage is not None:
                 return self._admit_in_an_outage(cell, outage, anonymous=anonymous)
@@ -201,7 +183,7 @@ class Engine:
             deadline = self._clock.monotonic() + self._timeout
         try:
             permit = yield from self._decide(cell, deadline, anonymous=anonymous, patient=patient, force=trying)
-        except _FAULTS as error:
+        except FAULTS as error:
             if not patient and _is_to_be_waited_for(error):
                 raise
             outage = self._as_outage(cell, error, trying=trying)
@@ -239,8 +221,7 @@ class Engine:
         finally:
             memo = shadow.memo
             if memo is not NEVER:  # the fast road goes on, until the storage may be asked again
-                fuse = self._fuse if outage.key is None else self._fuses.get(cell.key, self._fuse)
-                until = self._clock.wall() + fuse.seconds_to_retry(self._clock.monotonic())
+                until = self._clock.wall() + self._outages.seconds_to_retry(cell.key, outage)
                 memo.until = min(memo.until, until)
                 cell.memo = memo
 
@@ -326,12 +307,12 @@ class Engine:
         at = self._clock.wall()
         report = Report(at, 0, outcome, at, epoch, lease, error, duration, 1)
         try:
-            if outcome == FAILURE and cell.origin is None and self._is_well(cell):
+            if outcome == FAILURE and cell.origin is None and not self._outages.touch(cell.key):
                 # The road of every failure: `_reporting` without what only an outage or a success needs.
                 deadline = self._clock.monotonic() + self._timeout
                 try:
                     perform(cell.ports, commit(cell, (report,), self._announcer, self._clock, deadline, patient=True))
-                except _FAULTS as fault:
+                except FAULTS as fault:
                     drive(cell.ports, self._unsettled(cell, report, fault, deadline))
                 else:
                     cell.shadow = None
@@ -394,9 +375,9 @@ class Engine:
         if cell.origin is None:
             return None
         origin, epoch = cell.origin
-        if origin.engine is None or origin.shadow is not cell or self._is_well(origin):
+        if origin.engine is None or origin.shadow is not cell or not self._outages.touch(origin.key):
             return None
-        if report.token is None and report.epoch == epoch and self._is_locked_out(origin):
+        if report.token is None and report.epoch == epoch and self._outages.locks_out(origin.key):
             origin.owe(report.copy())
         if report.outcome != FAILURE:
             return self._settle(cell, report, patient=True)
@@ -419,9 +400,9 @@ class Engine:
         if outage is None:
             try:
                 yield from self._settle(cell, report, deadline, patient=patient, force=trying)
-            except _FAULTS as fault:
+            except FAULTS as fault:
                 if not patient and _is_to_be_waited_for(fault):
-                    self._retry_at_once(cell)
+                    self._outages.retry_at_once(cell.key)
                     raise
                 yield from self._unsettled(cell, report, fault, deadline, trying=trying)
             else:
@@ -501,7 +482,7 @@ class Engine:
         self._obey(cell, Control(self._clock.wall(), 0, verb, arguments))
 
     def _obey(self, cell: Cell, event: PolicyEvent) -> None:
-        outage, trying = self._outage(cell)
+        outage, trying = self._outages.ask(cell.key)
         if outage is not None:
             raise _again(outage) from outage
         deadline = self._clock.monotonic() + self._timeout
@@ -520,7 +501,7 @@ class Engine:
         """
         deadline = self._clock.monotonic() + self._timeout
         self.settle(cell, deadline)
-        outage, trying = self._outage(cell)
+        outage, trying = self._outages.ask(cell.key)
         if outage is None:
             try:
                 if trying:
@@ -533,8 +514,8 @@ class Engine:
                 return Reading(cell.policy.initial(), None, error)
             except ValueError as error:
                 return Reading(cell.policy.initial(), None, StorageCorrupt(f"{cell.key}: {error}", key=cell.key))
-            except _FAULTS as error:
-                outage = _unusable(error)
+            except FAULTS as error:
+                outage = unusable(error)
                 self._blow(cell, outage, deadline)
             else:
                 return Reading(view.state, view.snapshot.version, None)
@@ -548,7 +529,7 @@ class Engine:
         """
         if not cell.owed:
             return
-        if cell.origin is not None or not self._is_well(cell):
+        if cell.origin is not None or self._outages.touch(cell.key):
             drive(cell.ports, self._settling(cell, deadline, patient=True))
         else:
             self._settle_well(cell, self._clock.monotonic() + self._timeout if deadline is None else deadline)
@@ -559,10 +540,10 @@ class Engine:
             self.settle(cell)  # a private copy blocks no loop
         elif not cell.owed:
             return
-        elif self._is_inline and self._is_well(cell):
+        elif self._is_inline and not self._outages.touch(cell.key):
             deadline = self._clock.monotonic() + self._timeout
             if not self._settle_well(cell, deadline, patient=False):
-                await _in_thread(lambda: self.settle(cell, deadline), None)
+                await in_thread(lambda: self.settle(cell, deadline), None)
         else:
             await self._conduct(lambda deadline, patient: self._settling(cell, deadline, patient=patient))
 
@@ -582,7 +563,7 @@ class Engine:
         return True
 
     def _settling(self, cell: Cell, deadline: float | None, *, patient: bool) -> Requests[None]:
-        outage, trying = self._outage(cell) if cell.origin is None else (None, False)
+        outage, trying = self._outages.ask(cell.key) if cell.origin is None else (None, False)
         if outage is None:
             yield from self._paying(cell, deadline, patient=patient, trying=trying)
 
@@ -594,7 +575,7 @@ class Engine:
         except ResilienceError as failure:
             if isinstance(failure, StorageLockTimeout):
                 if not patient and _is_to_be_waited_for(failure):
-                    self._retry_at_once(cell)
+                    self._outages.retry_at_once(cell.key)
                     raise
             else:
                 self._could_not_record(cell, failure, deadline)
@@ -615,12 +596,7 @@ class Engine:
 
     def finish(self) -> None:
         """Wait for a try that a thread makes, as long as it may take, so that the storage can be closed after it."""
-        prober = self._prober
-        if prober is not None:
-            try:
-                prober.join(self._timeout)
-            except RuntimeError:  # an observer in that very thread closes the runtime
-                pass
+        self._outages.finish()
 
     def _unused(self) -> list[Cell]:
         """Look at the next few keys: let go of those that nobody uses any more, and return those that owe something.
@@ -630,7 +606,9 @@ class Engine:
         """
         owing: list[Cell] = []
         now = self._clock.monotonic()
-        for _ in range(0 if self._fuse.is_blown else _LOOKED_AT):  # in an outage nothing is asked for their sake
+        if self._outages.is_everywhere:
+            return owing  # nothing is asked for their sake
+        for _ in range(_LOOKED_AT):
             key = next(self._round, None)
             if key is None:
                 self._round = iter(list(self._debts))
@@ -678,112 +656,35 @@ class Engine:
             deadline = self._clock.monotonic() + self._timeout
             try:
                 if self._ports.aload is not None:
-                    return await _shielded(adrive(self._ports, make(deadline, False)), aabandon)
+                    return await shielded(adrive(self._ports, make(deadline, False)), aabandon)
                 return drive(self._ports, make(deadline, False))
             except StorageLockTimeout:
                 pass  # somebody else holds it: wait elsewhere, the whole commit, for the time that is left
-        return await _in_thread(lambda: drive(self._ports, make(deadline, True)), abandon)
+        return await in_thread(lambda: drive(self._ports, make(deadline, True)), abandon)
 
     # -- outages -----------------------------------------------------------------------------------------------------
 
-    def _is_well(self, cell: Cell) -> bool:
-        """Whether there is no outage of the storage or of this key."""
-        return not self._fuse.is_blown and (not self._fuses or not self._fuses.get(cell.key, self._fuse).is_blown)
-
-    def _outage(self, cell: Cell) -> tuple[StorageError | None, bool]:
-        """Why the storage may not be asked now; or that it may, and whether that is the one try of this second.
-
-        That try is a commit that saves even if nothing changed: nothing less shows that the storage works again.
-        """
-        trying = False
-        for fuse in (self._fuse, self._fuses.get(cell.key)):
-            if fuse is not None and fuse.is_blown:
-                outage = fuse.ask(self._clock.monotonic())
-                if outage is not None:
-                    return outage, False
-                trying = True
-        return None, trying
-
     def _outage_of_call(self, cell: Cell) -> tuple[StorageError | None, bool]:
-        """Do what `_outage` does, for a call: while a try takes as long as it may, a thread makes it.
-
-        The thread is there for one try, and there is one at a time; a forked child has none, and makes its own.
-        """
-        outage, trying = self._outage(cell)
-        if trying:
-            for fuse in (self._fuse, self._fuses.get(cell.key)):
-                if fuse is not None and fuse.is_slow and fuse.is_blown:
-                    outage = fuse.error
-                    if outage is not None and self._try_elsewhere(cell):
-                        return outage, False
-        return None if trying else outage, trying
-
-    def _try_elsewhere(self, cell: Cell) -> bool:
-        """Let a thread find out whether the storage works again; false if there can be none."""
-        from threading import Thread
-
-        prober = self._prober
-        if prober is not None and prober.is_alive():
-            return True  # it takes longer than a second, or is at another key
-        self._prober = prober = Thread(target=self._try, args=(cell,), name="resilience try", daemon=True)
-        try:
-            prober.start()
-        except RuntimeError:  # the interpreter ends, or has no thread left: whoever calls tries for himself
-            self._prober = None
-            return False
-        return True
+        return self._outages.ask_for_call(cell.key, lambda: self._try(cell))
 
     def _try(self, cell: Cell) -> None:
         drive(cell.ports, self._paying(cell, None, patient=True, trying=True))
 
-    def _is_locked_out(self, cell: Cell) -> bool:
-        """Whether the outage of a key is that its lock cannot be had."""
-        fuse = self._fuses.get(cell.key)
-        outage = None if fuse is None else fuse.error
-        return outage is not None and isinstance(outage.__cause__, StorageLockTimeout)
-
-    def _retry_at_once(self, cell: Cell) -> None:
-        for fuse in (self._fuse, self._fuses.get(cell.key)):
-            if fuse is not None:
-                fuse.retry_at_once()
-
     def _as_outage(self, cell: Cell, error: Fault, *, trying: bool) -> StorageError | None:
-        """Say what a failure of the storage means; `None`: a lock that could not be had, for the first time.
-
-        In an outage (`trying`) there is no first time: it goes on.
-        """
-        if not isinstance(error, StorageLockTimeout):
-            return _unusable(error)
-        owed = cell.owing()
-        owed.lock_timeouts += 1
-        if owed.lock_timeouts < LOCK_TIMEOUTS_OF_AN_OUTAGE and not trying:
-            return None
-        outage = StorageUnavailable(str(error), key=cell.key)
-        outage.__cause__ = error
-        return outage
+        return self._outages.meant_by(error, cell.owing, cell.key, trying=trying)
 
     def _blow(self, cell: Cell, outage: StorageError, deadline: float) -> None:
-        """Note a failure, of what had to end by `deadline`: it was slow if less than half of the time is left."""
-        # One fuse for the storage, one for each key, whose guards share it.
-        fuse = self._fuse if outage.key is None else self._fuses.setdefault(cell.key, Fuse())
-        now = self._clock.monotonic()
-        if fuse.blow(now, outage, self._clock.draw() / _MOST_DRAWN, is_slow=deadline - now < self._timeout / 2):
-            data = {"error": str(outage), "mode": cell.policy.on_store_error, "storage": self._ports.name}
-            self._announcer.event("degraded", outage.key, self._clock.wall(), data)
+        self._outages.failed(cell.key, outage, cell.policy.on_store_error, deadline)
         cell.memo = NEVER
 
-    def _mend(self, cell: Cell, trying: bool) -> None:  # noqa: FBT001 - what `_outage` said
+    def _mend(self, cell: Cell, trying: bool) -> None:  # noqa: FBT001 - what `Outages.ask` said
         cell.shadow = None
         off_by = self._clock.off_by
         if off_by is not None:  # two threads that come here at once tell it twice, which harms nobody
             self._clock.off_by = None
             self.tell("clock_skew", {"seconds": off_by, "storage": self._ports.name})
         if trying:
-            for fuse, key in ((self._fuse, None), (self._fuses.get(cell.key), cell.key)):
-                seconds = None if fuse is None else fuse.mend(self._clock.monotonic())
-                if seconds is not None:
-                    data = {"seconds": seconds, "storage": self._ports.name}
-                    self._announcer.event("recovered", key, self._clock.wall(), data)
+            self._outages.succeeded(cell.key)
 
     def _shadow(self, cell: Cell) -> Cell:
         """Return the private copy of a key; it begins with what was last seen of the shared record."""
@@ -804,15 +705,6 @@ class Engine:
 def _is_to_be_waited_for(error: Fault) -> bool:
     """Whether it is a lock that somebody holds, which whoever has only tried it may wait for."""
     return isinstance(error, StorageLockTimeout) and not isinstance(error, Outrun)
-
-
-def _unusable(error: Fault) -> StorageError:
-    """Say as an error of the storage what it came up with: one that breaks its contract is as good as none."""
-    if isinstance(error, StorageError):
-        return error
-    outage = StorageUnavailable(str(error))
-    outage.__cause__ = error
-    return outage
 
 
 def _share_memo(copy: Cell) -> None:
@@ -838,96 +730,3 @@ def _give_back(permit: Memo | Permit) -> None:
 async def _agive_back(permit: Memo | Permit) -> None:
     """Do what `_give_back` does, where the storage is awaited."""
     await permit.areport(NEUTRAL, None, None)
-
-
-_pool: Executor | None = None
-
-
-def _workers() -> Executor:
-    """Return threads of our own: those of the loop may all wait for the dependency that is down."""
-    global _pool  # noqa: PLW0603 - one pool of a process
-    if _pool is None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        _pool = ThreadPoolExecutor(8, "resilience")
-    return _pool
-
-
-def _forget_workers() -> None:
-    global _pool  # noqa: PLW0603 - a child has none of its parent's threads
-    _pool = None
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows, which cannot fork
-    os.register_at_fork(after_in_child=_forget_workers)
-
-
-async def _in_thread(work: Callable[[], T], abandon: Callable[[T], None] | None) -> T:
-    """Let a worker thread do something to its end; if nobody waits for the answer any more, it abandons it as well."""
-    import asyncio
-    from contextvars import copy_context
-
-    handing_over = allocate_lock()
-    abandoned = False
-    answers: list[T] = []
-    failures: list[BaseException] = []
-
-    def errand() -> None:
-        try:
-            answer = work()
-        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited, if it is
-            # Not returned: its traceback keeps the frames up to the worker's, which keeps what this returns.
-            failures.append(error)
-            return
-        with handing_over:
-            answers.append(answer)
-            if not abandoned:
-                return
-        if abandon is not None:
-            abandon(answer)
-
-    loop = asyncio.get_running_loop()
-    begun = loop.run_in_executor(_workers(), copy_context().run, errand)
-    try:
-        await asyncio.shield(begun)
-    except asyncio.CancelledError:
-        with handing_over:
-            abandoned = True
-            answered = bool(answers)
-        if answered and abandon is not None:  # at the same instant
-            loop.run_in_executor(_workers(), abandon, answers[0])
-        raise
-    if failures:
-        raise failures.pop()
-    return answers[0]
-
-
-async def _shielded(awaitable: Awaitable[T], abandon: Callable[[T], Awaitable[None]] | None) -> T:
-    """Await something that is finished even if the caller is cancelled; then its answer is abandoned."""
-    import asyncio
-
-    async def begin() -> T:
-        return await awaitable
-
-    task = asyncio.ensure_future(begin())
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        leftover = asyncio.ensure_future(_left(task, abandon))
-        _leftovers.add(leftover)  # the loop itself keeps no strong reference
-        leftover.add_done_callback(_leftovers.discard)
-        raise
-    finally:
-        del task  # it keeps its error, and that this frame: both would wait for the garbage collector
-
-
-async def _left(task: asyncio.Future[T], abandon: Callable[[T], Awaitable[None]] | None) -> None:
-    try:
-        answer = await task
-    except ResilienceError:
-        return  # nobody waits for it
-    if abandon is not None:
-        await abandon(answer)
-
-
-_leftovers: set[asyncio.Future[None]] = set()

@@ -57,7 +57,7 @@ TARGETS = {
         ],
     ),
     "engine": Target(
-        ["resilience/engine.py", "resilience/commit.py", "resilience/gather.py", "resilience/permits.py"],
+        [f"resilience/{name}.py" for name in ("engine", "commit", "gather", "permits", "outages", "fuse", "awaiting")],
         [
             "tests/unit/test_engine.py",
             "tests/unit/test_engine_async.py",

@@ -581,7 +581,7 @@ def test_cancelled_between_the_answer_and_its_caller_the_permit_comes_back(
             return done
 
     handed_over: list[object] = []
-    monkeypatch.setattr("resilience.engine._workers", AtOnce)
+    monkeypatch.setattr("resilience.awaiting._workers", AtOnce)
     with Runtime(storage=f"threaded:{tmp_path}", clock=clock) as runtime:
         breaker = make(failure_threshold=1, half_open_max_calls=1)
         fail(breaker)

@@ -315,7 +315,7 @@ class TestCoroutines:
         breaker = gathering(make(window="count", window_size=30, gather=60))
         slow = Slow(storage, clock, taken=taken)
         if not taken:
-            monkeypatch.setattr("resilience.engine._in_thread", no_thread)
+            monkeypatch.setattr("resilience.engine.in_thread", no_thread)
         assert asyncio.run(breaker.acall(well)) == "well"
         assert slow.given == ([("lock", 0), ("lock", 3), ("save", 2)] if taken else [("lock", 0), ("save", 3)])
 
@@ -327,7 +327,7 @@ class TestCoroutines:
             raise StorageConflict("somebody else committed first", key=KEY)
 
         breaker = gathering(make(window="count", window_size=30, gather=60))
-        monkeypatch.setattr("resilience.engine._in_thread", no_thread)
+        monkeypatch.setattr("resilience.engine.in_thread", no_thread)
         storage.always = {"save": overtaken}
         assert asyncio.run(breaker.acall(well)) == "well"
         storage.always = {}

@@ -615,7 +615,7 @@ class TestOutage:
         clock.advance(1)
         breaker.call(lambda: 1)
         engine.finish()
-        assert (engine._prober is not None) is elsewhere
+        assert (engine._outages._prober is not None) is elsewhere
 
     @pytest.mark.parametrize("scheme", ["casual"])
     def test_that_thread_waits_for_the_lock_and_ends_with_the_process(
@@ -639,11 +639,11 @@ class TestOutage:
         clock.advance(1)
         breaker.call(lambda: 1)
         engine.finish()
-        prober = engine._prober
+        prober = engine._outages._prober
         assert prober is not None
         assert (prober.name, prober.daemon, patience.seconds) == ("resilience try", True, [TIMEOUT])
         assert told.names == ["degraded"]
-        assert "cable" in str(engine._fuse.error)
+        assert "cable" in str(engine._outages._fuse.error)
         waited: list[float | None] = []
         monkeypatch.setattr(prober, "join", waited.append)
         engine.finish()

@@ -299,7 +299,7 @@ class TestHung:
 
     @staticmethod
     def wait(process: Process) -> None:
-        prober = process.runtime.opened.engine._prober
+        prober = process.runtime.opened.engine._outages._prober
         assert prober is not None
         prober.join(10)
         assert not prober.is_alive()
@@ -371,7 +371,7 @@ class TestHung:
         process.come_back()
         clock.advance(1 + SILENCE)
         assert process.call() == "well"
-        assert process.runtime.opened.engine._prober is None
+        assert process.runtime.opened.engine._outages._prober is None
         assert process.told.names == ["degraded", "recovered"]
 
     def test_where_there_can_be_no_thread_who_calls_tries_for_himself(
@@ -395,14 +395,14 @@ class TestHung:
         process.come_back()
         clock.advance(1)
         process.breaker.force_open()
-        assert process.runtime.opened.engine._prober is None
+        assert process.runtime.opened.engine._outages._prober is None
         assert process.told.names == ["degraded", "recovered"]
 
     def test_an_observer_that_closes_the_runtime_in_that_thread_waits_for_nothing(self, hung: Any) -> None:
         engine = hung().runtime.opened.engine
-        engine._prober = threading.current_thread()
+        engine._outages._prober = threading.current_thread()
         engine.finish()
-        engine._prober = None
+        engine._outages._prober = None
 
     def test_closing_waits_for_it(self, hung: Any, clock: ManualClock) -> None:
         process = hung()
@@ -412,7 +412,7 @@ class TestHung:
         process.call()
         engine = process.runtime.opened.engine
         process.runtime.close()
-        assert not engine._prober.is_alive()
+        assert not engine._outages._prober.is_alive()
 
 
 @pytest.mark.parametrize("make", KINDS, indirect=True)
@@ -430,8 +430,8 @@ class TestRoadInAnOutage:
         def forbidden(*_: object, **__: object) -> Any:
             pytest.fail("it goes by a task or a thread of its own, or asks the storage")
 
-        monkeypatch.setattr(engines, "_shielded", forbidden)
-        monkeypatch.setattr(engines, "_in_thread", forbidden)
+        monkeypatch.setattr(engines, "shielded", forbidden)
+        monkeypatch.setattr(engines, "in_thread", forbidden)
         monkeypatch.setattr(engines, "adrive", forbidden)
         return process
 

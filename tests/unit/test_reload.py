@@ -485,7 +485,7 @@ def test_an_outage_follows_too(program: Program, tmp_path: Path) -> None:
     breaker = CircuitBreaker("a")
     breaker.check()
     folder = tmp_path / "one"
-    program.runtime.opened.engine._fuse.blow(program.clock.monotonic(), _down(), 0.0, is_slow=False)
+    program.runtime.opened.engine._outages._fuse.blow(program.clock.monotonic(), _down(), 0.0, is_slow=False)
     fail(breaker)
     program.say("[circuit_breaker]\nfailure_threshold = 2\n")
     program.runtime.reload()
