@@ -26,6 +26,7 @@ _HINTS: Final = {
     errno.EROFS: "mount the file system writable, or choose another folder with RESILIENCE_STORAGE",
     errno.ENOSPC: "make room on the file system",
     errno.EDQUOT: "make room in this user's quota",
+    errno.EFBIG: "allow this process bigger files (ulimit -f)",
     errno.EMFILE: "allow this process more open files (ulimit -n)",
     errno.ENFILE: "allow the system more open files",
     errno.ENOLCK: "the file system has no locks; choose another folder with RESILIENCE_STORAGE",

@@ -126,12 +126,12 @@ class JournalObserver:
             "pid": os.getpid(),
             "data": {str(field)[:_LONGEST]: _plain(value) for field, value in [*data.items()][:_MOST_FIELDS]},
         }
-        from resilience.jsontext import dumps
-
         try:
+            from resilience.jsontext import dumps
+
             append(path, f"{dumps(line)}\n".encode("ascii"), self._max_size)
-        except OSError:
-            pass  # the disk is full, or the folder may not be written: whoever needs to know is told by the storage
+        except (OSError, ImportError):
+            pass  # the disk is full, or descriptors have run out: whoever needs to know is told by the storage
 
     def _find(self) -> str:
         """Find out where the journal is, once; nowhere is ``""``."""

@@ -76,6 +76,24 @@ def _drop(stream: TextIO) -> None:
 
 
 def _run(words: list[str]) -> int:
+    try:
+        return _run_shell(words)
+    except Exception as error:  # noqa: BLE001 - no traceback, whatever it is
+        return _barely_said(error)
+
+
+def _barely_said(error: Exception) -> int:
+    """Say what went wrong by what is loaded already: nothing more can be, as where descriptors have run out."""
+    what = error if isinstance(error, OSError | ImportError) else type(error).__name__
+    try:
+        if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison] - it is where it was closed
+            sys.stderr.write(f"resilience: {what}\n")
+    except (OSError, ValueError):
+        pass
+    return statuses.UNAVAILABLE
+
+
+def _run_shell(words: list[str]) -> int:
     from resilience.cli.shell import Shell, Unwritable
 
     shell = Shell(sys.stdout, sys.stderr)
@@ -92,7 +110,7 @@ def _run(words: list[str]) -> int:
         return statuses.SIGNALLED + 2  # SIGINT
     except (Unwritable, BrokenPipeError) as error:
         return _unwritable(shell, error.__cause__ or error)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a message, not a traceback
+    except Exception as error:  # noqa: BLE001 - a message, not a traceback
         return _explained(shell, error)
     return status
 
@@ -153,6 +171,9 @@ def _explained(shell: Shell, error: Exception) -> int:
         return statuses.CONFIGURATION
     if isinstance(error, StorageError):
         shell.say(str(error))
+        return statuses.UNAVAILABLE
+    if isinstance(error, OSError):  # descriptors have run out, or what is to be imported cannot be read
+        shell.say(f"the system does not permit it: {error}")
         return statuses.UNAVAILABLE
     shell.say(f"a fault of this program: {type(error).__name__}: {error}")
     return statuses.SOFTWARE

@@ -82,6 +82,14 @@ def test_closed_streams_are_no_fault() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_descriptors_that_run_out_are_an_error_in_one_line() -> None:
+    done = shell("ulimit -n 4; resilience failure x")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert done.stderr.startswith("resilience: ")
+    assert done.stderr.count("\n") == 1
+    assert "Too many open files" in done.stderr
+
+
 def test_names_that_are_no_text_are_refused() -> None:
     done = subprocess.run(
         [*map(os.fsencode, RESILIENCE), b"check", b"\xff\xfe"], capture_output=True, timeout=PATIENCE, check=False

@@ -204,6 +204,18 @@ def test_a_disk_that_is_full_disturbs_nobody(
     assert lines(folder) == []
 
 
+def test_what_cannot_be_imported_disturbs_nobody(
+    journal: JournalObserver, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where descriptors have run out."""
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "resilience.jsontext", None)
+        journal.resilience_event(DEGRADED)
+    assert lines(folder) == []
+    journal.resilience_event(DEGRADED)
+    assert len(lines(folder)) == 1
+
+
 def test_a_storage_without_a_folder_has_its_journal_in_the_state_home(tmp_path: Path) -> None:
     storage = SimpleNamespace(capabilities=frozenset({Capability.MACHINES}))
     runtime: Any = SimpleNamespace(opened=SimpleNamespace(storage=storage), state_home=tmp_path / "home")

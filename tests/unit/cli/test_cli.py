@@ -182,6 +182,11 @@ def test_the_hint_names_the_verb(run: Run) -> None:
             70,
             "resilience: a fault of this program: ZeroDivisionError: by \\x1b[31mzero\n",
         ),
+        (
+            OSError(24, "Too many open files", "/lib/json.py"),
+            69,
+            "resilience: the system does not permit it: [Errno 24] Too many open files: '/lib/json.py'\n",
+        ),
         (RecursionError("deep"), 70, "resilience: a fault of this program: RecursionError: deep\n"),
         (
             StorageUnavailable("cannot reach redis://me:hunter2@host/0?password=hunter2"),
@@ -199,6 +204,14 @@ def test_each_error_has_its_exit_status_and_no_traceback(
 ) -> None:
     does(raising(error))
     assert run("try") == (status, "", err)
+
+
+def test_what_cannot_even_be_explained_is_said_without_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where descriptors have run out: then nothing that was not needed so far can be imported."""
+    monkeypatch.setitem(sys.modules, "resilience.cli.parser", None)
+    done = run("nonsense")
+    assert (done.status, done.out) == (69, "")
+    assert done.err == "resilience: import of resilience.cli.parser halted; None in sys.modules\n"
 
 
 def test_what_was_written_before_somebody_leaves_is_seen(run: Run, does: Does) -> None:
@@ -332,6 +345,14 @@ def test_without_streams_there_is_the_exit_status(monkeypatch: pytest.MonkeyPatc
 def test_an_error_that_cannot_be_told_is_still_an_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Full(OSError(28, "No space left on device"), at_once=True))
     assert cli.main(["chek"]) == 2
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_cannot_be_explained_nor_said_has_its_status(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:  # noqa: FBT001
+    stream = Full(OSError(28, "No space left on device"), at_once=True) if full else None
+    monkeypatch.setitem(sys.modules, "resilience.cli.parser", None)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert cli.main(["nonsense"]) == 69
 
 
 def test_what_a_stream_has_no_character_for_is_written_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
