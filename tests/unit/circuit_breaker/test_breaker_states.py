@@ -114,6 +114,15 @@ def test_force_open_for_a_time_is_then_an_open_whose_time_is_up() -> None:
     assert (step.moved.old, step.moved.new) == ("forced_open", "half_open")
 
 
+def test_what_a_person_said_of_a_state_ends_with_it() -> None:
+    breaker = Driver()
+    breaker.control("force_open", seconds=600, reason="moving house")
+    assert breaker.status.reason == "moving house"
+    breaker.now += 600
+    breaker.admit()
+    assert (breaker.status.state, breaker.status.reason) == ("half_open", "")
+
+
 def test_disable_lets_all_through_and_counts_nothing() -> None:
     breaker = Driver(failure_threshold=1)
     breaker.control("disable")

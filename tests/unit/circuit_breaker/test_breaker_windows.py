@@ -127,6 +127,29 @@ def test_slow_call_rate_threshold_opens_at_slow_calls(window: dict[str, Any]) ->
 
 
 @both
+def test_slow_call_rate_threshold_is_not_reached_just_below_it(window: dict[str, Any]) -> None:
+    breaker = Driver(**window, slow_call_rate_threshold=0.5, slow_call_duration=2, minimum_calls=4)
+    breaker.succeed(4)
+    breaker.succeed(3, duration=2.1)
+    assert (breaker.state.state, breaker.status.slow_call_rate) == ("closed", 3 / 7)
+    assert _opened_by(breaker.succeed(duration=2.1)) == "4 of 8 calls were slow"
+
+
+@both
+def test_the_last_failure_of_a_window_is_the_one_that_ended_last(window: dict[str, Any]) -> None:
+    breaker = Driver(**window)
+    breaker.fail()
+    breaker.now += 3
+    breaker.fail()
+    assert breaker.status.last_failure_time == START + 3
+    breaker.report(FAILURE, at=START + 1)
+    assert breaker.status.last_failure_time == START + 3
+    breaker.now = START - 20
+    breaker.fail()
+    assert breaker.status.last_failure_time == START - 20, "the clock was set back: the other lies ahead"
+
+
+@both
 def test_slow_call_duration_makes_a_failure_slow_as_well(window: dict[str, Any]) -> None:
     breaker = Driver(**window, slow_call_rate_threshold=1, slow_call_duration=2)
     breaker.report(FAILURE, duration=3)
