@@ -38,8 +38,35 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows, which
     os.register_at_fork(after_in_child=_forget_workers)
 
 
+def is_asyncio() -> bool:
+    """Whether this is run by an event loop of asyncio, and not by another one, or by hand."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def in_thread(work: Callable[[], T], abandon: Callable[[T], None] | None) -> T:
-    """Let a worker thread do something to its end; if nobody waits for the answer any more, it abandons it as well."""
+    """Let a worker thread do something to its end; if nobody waits for the answer any more, it abandons it as well.
+
+    Where no asyncio runs, nothing can wait for a thread: it is done on the spot, which blocks.  An admission warns of
+    that before it takes anything; a report is made whatever the filters of warnings say.
+    """
+    if not is_asyncio():
+        if abandon is not None:
+            from warnings import warn
+
+            warn(
+                "resilience awaits with asyncio, which does not run here: a lock or a server that is waited for blocks "
+                "this event loop",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return work()
+
     import asyncio
     from contextvars import copy_context
 

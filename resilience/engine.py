@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from _thread import RLock
 
-from resilience.awaiting import in_thread, shielded
+from resilience.awaiting import in_thread, is_asyncio, shielded
 from resilience.cell import NEVER, Cell, Memo, View
 from resilience.commit import Committed, Outrun, adrive, commit, drive, perform
 from resilience.errors import (
@@ -22,7 +22,7 @@ from resilience.errors import (
 )
 from resilience.fallback import PrivateRecord
 from resilience.gather import MOST_KEYS, UNUSED_AFTER
-from resilience.outages import FAULTS, Outages, unusable
+from resilience.outages import FAULTS, Outages, is_of_the_caller, unusable
 from resilience.permits import Permit
 from resilience.policy import FAILURE, FOREVER, LATER, NEUTRAL, Admit, Control, Lease, Refusal, Report
 from resilience.sharedclock import SharedClock
@@ -367,7 +367,10 @@ class Engine:
         self._obey(cell, Report(at, 0, outcome, at, epoch, lease, error, duration, 1))
 
     def _could_not_record(self, cell: Cell, failure: Exception, deadline: float = FOREVER) -> None:
-        outage = failure if isinstance(failure, StorageError) else StorageUnavailable(str(failure), key=cell.key)
+        outage = failure
+        if not isinstance(outage, StorageError):
+            outage = StorageUnavailable(str(failure), key=cell.key)
+            outage.__cause__ = failure
         self._blow(cell, outage, deadline)
 
     def _reporting_to_copy(self, cell: Cell, report: Report) -> Requests[object] | None:
@@ -423,6 +426,10 @@ class Engine:
 
     def _meanwhile(self, cell: Cell, report: Report, outage: StorageError) -> Requests[None]:
         """Report in an outage."""
+        if is_of_the_caller(outage):
+            if not (isinstance(outage, StorageUnavailable) and outage.outcome_unknown):
+                cell.owe(report)
+            return
         if isinstance(outage.__cause__, StorageLockTimeout):
             cell.owe(report.copy())  # nobody else can have counted it
         if cell.policy.on_store_error == "local":
@@ -655,9 +662,10 @@ class Engine:
         if self._ports.aload is not None or self._is_inline:
             deadline = self._clock.monotonic() + self._timeout
             try:
-                if self._ports.aload is not None:
+                if self._ports.aload is None:
+                    return drive(self._ports, make(deadline, False))
+                if is_asyncio():
                     return await shielded(adrive(self._ports, make(deadline, False)), aabandon)
-                return drive(self._ports, make(deadline, False))
             except StorageLockTimeout:
                 pass  # somebody else holds it: wait elsewhere, the whole commit, for the time that is left
         return await in_thread(lambda: drive(self._ports, make(deadline, True)), abandon)

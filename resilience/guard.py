@@ -227,7 +227,13 @@ class Guard:
         """Call a coroutine function under protection and return what it returns.
 
         :raises PolicyRejected: the policy lets no call in now; the function was not called.
+        :raises TypeError: it is a generator function, or what it returned cannot be awaited; nothing is judged of it.
         """
+        flags = _flags(function)
+        if flags & _CO_ANY_GENERATOR and not flags & _CO_ITERABLE_COROUTINE:
+            raise TypeError(f"{self!r}: {function!r:.80} is a generator function, which runs step by step; decorate it")
+        if not flags & _CO_COROUTINE:  # what it returns may be awaitable all the same
+            function = _checked(self, function)
         return await _async_shell(self, function)(*args, **kwargs)
 
     def __call__(self, function: F) -> F:
@@ -370,6 +376,25 @@ def _is_begun(guard: Guard, function: object, permit: Memo | Permit, result: obj
     return False
 
 
+class _NotAwaitable(Exception):
+    """A function that was to be awaited returned something else; the text says so."""
+
+
+def _checked(guard: Guard, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """Make a function that raises `_NotAwaitable` if what another one returned cannot be awaited."""
+
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        from inspect import isawaitable
+
+        result: object = function(*args, **kwargs)
+        if not isawaitable(result):
+            what = type(result).__name__
+            raise _NotAwaitable(f"{guard!r}: {function!r:.80} returned {what}, which cannot be awaited; use call(…)")
+        return result
+
+    return checked
+
+
 def _begin(permit: Memo | Permit) -> float | None:
     """Read when a call begins, where its duration matters: monotonic seconds."""
     timer = permit.cell.timer
@@ -463,7 +488,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
 def _async_shell(  # noqa: C901 - see above
     guard: Guard, function: Callable[P, Awaitable[R]]
 ) -> Callable[P, Coroutine[Any, Any, R]]:
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901 - likewise
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901, PLR0912 - likewise
         cell = guard._cell  # noqa: SLF001 - this module's own
         memo = cell.memo
         now = cell.wall()
@@ -483,6 +508,9 @@ def _async_shell(  # noqa: C901 - see above
         begun = 0.0 if timer is None else timer()
         try:
             result = await (function(*args, **kwargs) if kwargs else function(*args))  # type: ignore[call-arg]
+        except _NotAwaitable as refused:
+            await permit.areport(NEUTRAL, None, None)
+            raise TypeError(str(refused)) from None
         except GeneratorExit as error:  # closed from outside: nothing may be awaited any more
             permit.report(*_judged_error(permit, error, None if timer is None else timer() - begun))
             raise

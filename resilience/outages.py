@@ -148,6 +148,8 @@ class Outages:
 
         :param mode: what `on_store_error` says, for observers, if an outage begins.
         """
+        if is_of_the_caller(error):
+            return
         fuse = self._fuse if error.key is None else self._fuses.setdefault(key, Fuse())
         now = self._clock.monotonic()
         if fuse.blow(now, error, self._clock.draw() / _MOST_DRAWN, is_slow=deadline - now < self.timeout / 2):
@@ -161,6 +163,11 @@ class Outages:
             if seconds is not None:
                 data = {"seconds": seconds, "storage": self._storage}
                 self._announcer.event("recovered", told, self._clock.wall(), data)
+
+
+def is_of_the_caller(error: StorageError) -> bool:
+    """Whether it was the caller's stack that came to its end: that says nothing of the storage, nor of other calls."""
+    return isinstance(error.__cause__, RecursionError)
 
 
 def unusable(error: Fault) -> StorageError:

@@ -7,9 +7,12 @@ import itertools
 import json
 import pickle
 import threading
+import types
 from array import array
 from concurrent.futures import Executor, Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 import pytest
 from storages import Faulty
@@ -43,7 +46,7 @@ from resilience.ports import Observers
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
     from pathlib import Path
 
     from storages import Recorder
@@ -376,6 +379,45 @@ def test_a_coroutine_function_is_not_called_as_a_function(runtime: Runtime) -> N
     breaker = make()
     with pytest.raises(TypeError, match="coroutine function; await acall"):
         _ = breaker.call(well)
+
+
+@pytest.mark.parametrize("function", [len, lambda text: text * 2, partial(str.upper)])
+def test_what_cannot_be_awaited_is_not_judged(clock: ManualClock, runtime: Runtime, function: Any) -> None:
+    breaker = make(failure_threshold=1)
+    breaker.record_failure()
+    clock.advance(30)
+    with pytest.raises(TypeError, match=r"'payments'.*which cannot be awaited; use call") as raised:
+        asyncio.run(breaker.acall(function, "abc"))
+    assert raised.value.__cause__ is None
+    status = breaker.status()
+    assert (status.state, status.permits_in_use, status.half_open_failures) == (CircuitState.HALF_OPEN, 0, 0)
+
+
+def test_a_generator_function_is_not_awaited(runtime: Runtime) -> None:
+    breaker = make()
+
+    async def steps() -> AsyncIterator[int]:
+        yield 1
+
+    function: Any = steps
+    with pytest.raises(TypeError, match="generator function, which runs step by step; decorate it"):
+        asyncio.run(breaker.acall(function))
+    assert breaker.status().failure_count == 0
+
+
+def test_what_returns_something_to_await_is_awaited(runtime: Runtime) -> None:
+    @types.coroutine
+    def older() -> Generator[None, None, str]:
+        yield
+        return "well"
+
+    class Later:
+        def __await__(self) -> Generator[Any, None, str]:
+            return well().__await__()
+
+    breaker = make()
+    functions: list[Any] = [lambda *_: well(), partial(well), Later, older, AsyncMock(return_value="well")]
+    assert [asyncio.run(breaker.acall(function)) for function in functions] == ["well"] * len(functions)
 
 
 def test_a_success_is_gathered_as_long_as_it_is_not_slow(storage: Faulty, clock: ManualClock) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,7 @@ from resilience import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from pathlib import Path
 
     from storages import Faulty, Recorder
@@ -252,6 +253,60 @@ class TestFaults:
 
         asyncio.run(main())
         assert breaker.status().failure_count == 1
+
+
+def sent(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine by hand, as no loop of asyncio does."""
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+
+
+class TestWithoutAsyncio:
+    """Another event loop than that of asyncio: whatever must be waited for blocks it, and nothing is lost."""
+
+    @pytest.fixture(autouse=True)
+    def _warns(self) -> Iterator[None]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "resilience awaits with asyncio", RuntimeWarning)
+            yield
+
+    def test_the_whole_way_round(self, runtime: Runtime, clock: ManualClock, told: Recorder) -> None:
+        breaker = make()
+        assert sent(breaker.acall(well)) == "well"
+        for _ in range(3):
+            with pytest.raises(KeyError):
+                sent(breaker.acall(failing))
+        with pytest.raises(CircuitOpenError):
+            sent(breaker.acall(well))
+        clock.advance(30)
+        for _ in range(2):
+            assert sent(breaker.acall(well)) == "well"
+        assert told.moves == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
+        assert told.names == []
+
+    def test_a_report_that_meets_the_lock_is_counted(self, runtime: Runtime, told: Recorder) -> None:
+        breaker = make()
+        sent(breaker.acall(well))
+        storage: Any = runtime.opened.storage
+        if runtime.url.startswith("memory") or "casual" in runtime.url or "awaited" in runtime.url:
+            pytest.skip("nobody else holds its lock")
+        storage.plan("lock", StorageLockTimeout("somebody else has the lock", key=KEY))
+        with pytest.raises(KeyError):
+            sent(breaker.acall(failing))
+        assert (breaker.status().failure_count, told.names) == (1, [])
+
+    def test_what_is_gathered_too(self, runtime: Runtime, told: Recorder) -> None:
+        breaker = make(window="count", window_size=20, minimum_calls=20, failure_threshold=20)
+        for _ in range(20):
+            sent(breaker.acall(well))
+        assert (breaker.status().success_count, told.names) == (20, [])
+
+    def test_a_call_that_waits_says_so(self, tmp_path: Path) -> None:
+        with Runtime(storage=f"threaded:{tmp_path}"), pytest.warns(RuntimeWarning, match="blocks this event loop"):
+            assert sent(make().acall(well)) == "well"
 
 
 class Gate:

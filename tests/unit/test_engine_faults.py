@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +31,7 @@ from resilience import (
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from storages import Faulty, Recorder
 
@@ -269,6 +273,77 @@ class TestOutage:
 
 def storage_name(storage: Faulty) -> str:
     return type(storage).__name__.lower()
+
+
+class TestEndOfTheStack:
+    """A hook that found no room on the caller's stack says nothing of the storage."""
+
+    DEEP = RecursionError("maximum recursion depth exceeded")
+
+    @pytest.mark.parametrize("hook", ["load", "lock"])
+    def test_a_report_is_owed_and_nothing_is_an_outage(self, storage: Faulty, told: Recorder, hook: str) -> None:
+        breaker, elsewhere = make(failure_threshold=9), make(failure_threshold=9)
+        fail(elsewhere)
+        storage.plan(hook, self.DEEP)
+        fail(breaker)
+        fail(breaker)
+        status = breaker.status()
+        assert (status.failure_count, status.degraded, told.names) == (3, False, [])
+
+    def test_one_that_may_have_been_saved_is_counted_at_most_once(self, storage: Faulty, told: Recorder) -> None:
+        def saves(well: Any, *arguments: Any) -> None:
+            well(*arguments)
+            raise self.DEEP
+
+        breaker = make(failure_threshold=9)
+        storage.plan("save", saves, self.DEEP)
+        fail(breaker, 3)
+        status = breaker.status()
+        assert (status.failure_count, status.degraded, told.names) == (2, False, [])
+
+    def test_wherever_it_ends(self, tmp_path: Path, told: Recorder) -> None:
+        """At each depth of the stack a failure is counted, or nothing is; and no other call is the worse for it."""
+        with Runtime(storage=(tmp_path / "deep").as_uri(), observers=[told]):
+            breaker = make(failure_threshold=1000)
+            breaker.record_failure()
+            counted = [breaker.status().failure_count]
+
+            def fail_at(depth: int) -> None:
+                if depth:
+                    fail_at(depth - 1)
+                else:
+                    breaker.record_failure()
+
+            here = len(inspect.stack(0))
+            for room in range(100):
+                with suppress(RecursionError):
+                    fail_at(sys.getrecursionlimit() - here - room)
+                counted.append(breaker.status().failure_count)
+        steps = [after - before for before, after in pairwise(counted)]
+        assert set(steps) == {0, 1}
+        assert steps[-20:] == [1] * 20
+        assert told.names == []
+
+    @pytest.mark.parametrize("mode", ["local", "allow"])
+    def test_a_call_is_let_in_by_what_was_seen_last(
+        self, storage: Faulty, told: Recorder, clock: ManualClock, mode: str
+    ) -> None:
+        breaker = make(mode)
+        breaker.call(lambda: 1)
+        clock.advance(1)
+        storage.plan("load", self.DEEP)
+        assert breaker.call(lambda: 1) == 1
+        fail(breaker)
+        status = breaker.status()
+        assert (status.failure_count, status.degraded, told.names) == (1, False, [])
+
+    def test_what_must_be_done_says_so(self, storage: Faulty, told: Recorder) -> None:
+        breaker = make()
+        storage.plan("lock", self.DEEP)
+        with pytest.raises(StorageUnavailable, match="RecursionError"):
+            breaker.force_open()
+        breaker.force_open()
+        assert (breaker.status().state, told.names) == (CircuitState.FORCED_OPEN, [])
 
 
 class TestOwed:
