@@ -367,6 +367,8 @@ def _is_made(folder: str, home: str) -> bool:
         try:
             if os.stat(os.path.dirname(path)).st_uid == os.geteuid():
                 os.mkdir(path, 0o700)
+                if os.stat(path).st_mode & 0o700 != 0o700:
+                    os.chmod(path, 0o700)  # a mask meant for files, such as 0177, took from us the right to enter
         except FileExistsError:
             pass
     return _is_ours(os.lstat(folder), _FOLDER)

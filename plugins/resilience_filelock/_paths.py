@@ -148,7 +148,9 @@ def _make(folder: str) -> None:
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
-        pass  # another process was faster
+        return  # another process was faster
+    if os.lstat(folder).st_mode & stat.S_IRWXU != stat.S_IRWXU and sys.platform != "win32":
+        os.chmod(folder, 0o700)  # a mask meant for files, such as 0177, took from us the right to enter
 
 
 def file_system_of(folder: str) -> str | None:

@@ -142,9 +142,15 @@ def refused(url: str, match: str) -> None:
         assert caught.value.key is None
 
 
-def test_parents_are_made_and_private(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [0, 0o022, 0o177])
+def test_parents_are_made_and_private(tmp_path: Path, mask: int) -> None:
+    """Also under a mask that is meant for files, which takes the right to enter a folder."""
     one = FileStorage(f"file://{tmp_path}/a/b/c")
-    one.resilience_load(KEY, SECOND)
+    old = os.umask(mask)
+    try:
+        one.resilience_load(KEY, SECOND)
+    finally:
+        os.umask(old)
     assert [(tmp_path / part).stat().st_mode & 0o777 for part in ("a", "a/b", "a/b/c")] == [0o700] * 3
 
 

@@ -559,9 +559,10 @@ def test_a_place_that_cannot_be_written_is_no_error(monkeypatch: pytest.MonkeyPa
     assert not found()
 
 
-def test_the_folders_around_it_are_made(monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [0, 0o177])
+def test_the_folders_around_it_are_made(monkeypatch: pytest.MonkeyPatch, run: Run, tmp_path: Path, mask: int) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "not" / "yet"))
-    old = os.umask(0)
+    old = os.umask(mask)
     try:
         assert run("check", "a").status == 0
     finally:
