@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from resilience.cell import NEVER, Cell, Memo
 from resilience.errors import ConfigurationError, PolicyRejected
-from resilience.permits import Permit, class_name, error_name, parse_token, pop, push
+from resilience.permits import Permit, checked_duration, class_name, error_name, parse_token, pop, push
 from resilience.policy import FAILURE, NEUTRAL, SUCCESS
 from resilience.storage import Key
 
@@ -71,6 +71,11 @@ class Guard:
             self._key = Key(self.policy_type.kind, name)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"{label}: {error}") from None
+        if runtime is not None:
+            from resilience.runtime import Runtime
+
+            if not isinstance(runtime, Runtime):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are checked
+                raise ConfigurationError(f"{label}({name!r}): runtime is a Runtime, not {type(runtime).__name__}")
         if given:
             from resilience.settings import check_given
 
@@ -180,9 +185,12 @@ class Guard:
         :param duration: seconds that it took.
         :param token: that of the permit, where the caller has one; else the report belongs to the present state.
         :param strict: raise if the report is not in the shared record afterwards; else that never raises.
+        :raises TypeError: the duration is no number.
         :raises ValueError: it is no token.
         :raises StorageError: `strict`, and the storage did not do it.
         """
+        if duration is not None:
+            duration = checked_duration(duration)
         epoch, lease = (None, None) if token is None else parse_token(token)
         cell = self._bound()
         engine = cell.reach()

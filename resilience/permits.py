@@ -67,8 +67,9 @@ class Permit:
 
         :param error: of which the class name is kept.
         :param duration: seconds that it took, if not since the permit was taken.
+        :raises TypeError: the duration is no number; the permit is not reported.
         """
-        self.report(FAILURE, error_name(error), duration)
+        self.report(FAILURE, error_name(error), None if duration is None else checked_duration(duration))
 
     def release(self) -> None:
         """Give the permit back: the call was never made, or says nothing of the dependency."""
@@ -114,6 +115,18 @@ class Permit:
         return f"<Permit {self.token}{' (reported)' if self._reported else ''}>"
 
 
+def checked_duration(duration: float) -> float:
+    """Return seconds that somebody measured.
+
+    Any number will do: what is below 0, as after a clock was set back, was not slow.
+
+    :raises TypeError: it is no number.
+    """
+    if not hasattr(type(duration), "__float__"):
+        raise TypeError(f"a duration is a number of seconds, not {type(duration).__name__}")
+    return duration
+
+
 def error_name(error: BaseException | str | None) -> str | None:
     """Return the class name of an error, as it is kept in a record."""
     return error if error is None or isinstance(error, str) else class_name(type(error))
@@ -128,6 +141,8 @@ def parse_token(token: str) -> tuple[int, str | None]:
 
     :raises ValueError: it is no token.
     """
+    if not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance] - not all callers are checked
+        raise ValueError(f"a token is the text that `check --token` printed, not {type(token).__name__}")  # noqa: TRY004 - as for any other that is none
     epoch, dot, lease = token.partition(".")
     if not (epoch.isascii() and epoch.isdigit() and len(epoch) < 19) or bool(dot) != bool(lease):
         raise ValueError(f"{token[:80]!r} is not a token that `check --token` printed")

@@ -146,7 +146,7 @@ def explain_refusals(
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: what it may have meant, if anything is like it."""
     found = closest(name, known)
-    return f": did you mean {found}?" if found else ""
+    return f": did you mean {found}?" if found and found != name else ""
 
 
 def _words(message: str) -> str:

@@ -380,10 +380,11 @@ def _imported(setting: str, name: str) -> type[BaseException]:
         for part in path.split("."):
             found = getattr(found, part)
     except Exception as error:
-        raise ValueError(f"{setting}: there is no {name!r}: {type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{setting}: there is no {name[:80]!r}: {why[:200]}") from error
     if isinstance(found, type) and issubclass(found, BaseException):
         return found
-    raise ValueError(f"{setting}: {name!r} is no exception class")
+    raise ValueError(f"{setting}: {name[:80]!r} is no exception class")
 
 
 def portable(arguments: Mapping[str, object]) -> dict[str, object]:

@@ -194,6 +194,7 @@ class CircuitBreaker(Guard):
         :param duration: seconds that it took; it may have been slow.
         :param token: that of the permit, where the caller has one; else the report belongs to the present state.
         :param strict: raise if the report is not in the shared record afterwards; else that never raises.
+        :raises TypeError: the duration is no number.
         :raises ValueError: it is no token.
         :raises StorageError: `strict`, and the storage did not do it.
         """
@@ -213,6 +214,7 @@ class CircuitBreaker(Guard):
         :param duration: seconds that it took; it may have been slow as well.
         :param token: that of the permit, where the caller has one; else the report belongs to the present state.
         :param strict: raise if the report is not in the shared record afterwards; else that never raises.
+        :raises TypeError: the duration is no number.
         :raises ValueError: it is no token.
         :raises StorageError: `strict`, and the storage did not do it.
         """
@@ -276,18 +278,24 @@ class CircuitBreaker(Guard):
     def restore(self, status: CircuitStatus) -> None:
         """Put it into the state of `status`, counts included; OPEN since its `last_failure_time`.
 
+        :raises TypeError: `status` is no `CircuitStatus`.
         :raises ValueError: a count or a time of `status` makes no sense.
         :raises StorageError: the storage did not do it.
         """
+        from resilience_circuit_breaker._status import CircuitStatus
+
+        if not isinstance(status, CircuitStatus):  # pyright: ignore[reportUnnecessaryIsInstance] - as in `family`
+            raise TypeError(f"{self!r}: what is restored is a CircuitStatus, not {type(status).__name__}")
         fields = ("failure_count", "last_failure_time", "half_open_successes", "half_open_failures", "last_error")
         more = ("opened_at", "late_count", "reason", "success_count", "slow_count", "rejected_count")
         self.control("restore", state=str(status.state), **{name: getattr(status, name) for name in (*fields, *more)})
 
 
-def _checked(verb: str, seconds: float | None) -> float | None:
-    if seconds is None or 0 < seconds <= 100 * 365 * 86400:
-        return seconds
-    raise ConfigurationError(f"{verb}: {seconds!r} is no time; give seconds above 0, at most 100 years, or None")
+def _checked(verb: str, seconds: Any) -> float | None:
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is None or (is_number and 0 < seconds <= 100 * 365 * 86400):
+        return seconds  # type: ignore[no-any-return]  # `None` or a number, as was just seen
+    raise ConfigurationError(f"{verb}: {seconds!r:.80} is no time; give seconds above 0, at most 100 years, or None")
 
 
 def _judging(

@@ -40,16 +40,17 @@ class CircuitBreakerFamily(Generic[Breaker]):
         max_guards: int = 1000,
         runtime: Runtime | None = None,
     ) -> None:
+        given = dict(settings)
+        kind(name, runtime=runtime, **given)  # checks name and settings
         if ":" in name:
             raise ConfigurationError(
                 f"{kind.__name__}.family({name[:80]!r}): the name of a family has no colon, which parts it from the key"
             )
-        if not 1 <= max_guards <= _MOST_GUARDS:
+        limit: Any = max_guards  # not all callers are checked
+        if not isinstance(limit, int) or not 1 <= limit <= _MOST_GUARDS:
             raise ConfigurationError(
                 f"{kind.__name__}.family({name[:80]!r}): max_guards is a whole number from 1 to {_MOST_GUARDS}"
             )
-        given = dict(settings)
-        kind(name, runtime=runtime, **given)  # checks name and settings
 
         def make(key: str) -> Breaker:
             if type(key) is not str:

@@ -381,7 +381,11 @@ def test_a_coroutine_function_is_not_called_as_a_function(runtime: Runtime) -> N
         _ = breaker.call(well)
 
 
-@pytest.mark.parametrize("function", [len, lambda text: text * 2, partial(str.upper)])
+def later(*_: object) -> Any:
+    return well()
+
+
+@pytest.mark.parametrize("function", [len, str.upper, partial(str.upper)], ids=["builtin", "method", "partial"])
 def test_what_cannot_be_awaited_is_not_judged(clock: ManualClock, runtime: Runtime, function: Any) -> None:
     breaker = make(failure_threshold=1)
     breaker.record_failure()
@@ -416,7 +420,7 @@ def test_what_returns_something_to_await_is_awaited(runtime: Runtime) -> None:
             return well().__await__()
 
     breaker = make()
-    functions: list[Any] = [lambda *_: well(), partial(well), Later, older, AsyncMock(return_value="well")]
+    functions: list[Any] = [later, partial(well), Later, older, AsyncMock(return_value="well")]
     assert [asyncio.run(breaker.acall(function)) for function in functions] == ["well"] * len(functions)
 
 
