@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from resilience.engine import Engine
     from resilience.errors import PolicyRejected
     from resilience.gather import Gathered
+    from resilience.lane import Lane
     from resilience.policy import Outcome, Policy, State, Step
     from resilience.ports import Ports
     from resilience.sharedclock import SharedClock
@@ -229,6 +230,7 @@ class Cell:
         "contention",
         "engine",
         "key",
+        "lane",
         "memo",
         "origin",
         "policy",
@@ -247,6 +249,7 @@ class Cell:
         engine: Engine | None,
         clock: SharedClock,
         debts: dict[Key, Owed] | None = None,
+        lane: Lane | None = None,
     ) -> None:
         self.key = key
         self.policy = policy
@@ -262,6 +265,8 @@ class Cell:
         self.memo = NEVER
         self.contention = Contention() if Capability.MACHINES in ports.capabilities else None
         """What is known of others who commit at the same time; `None`: none were met of late."""
+        self.lane = lane
+        """Where the commits of this process wait for each other; `None`: at the lock of the storage."""
         self.view: View | None = None
         self.shadow: Cell | None = None
         """The private copy that is used while the storage does not answer."""

@@ -2,7 +2,8 @@
 
 A request is a hook of the cell's ports and its arguments; whoever drives the generator makes the call and sends the
 answer in, or throws in what the call raised.  `drive` and `perform` do it with plain calls, `adrive` with awaitable
-ones.  `sleep` is asked for like a hook, where others commit the same record (see `resilience.contention`).
+ones.  `sleep` and `wait` are asked for like hooks, where others commit the same record: other processes (see
+`resilience.contention`), or other threads and tasks of this one (see `resilience.lane`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from resilience.announce import Announcer
     from resilience.cell import Cell, View
+    from resilience.lane import Lane, Ride
     from resilience.policy import Move, PolicyEvent, State, Step
     from resilience.ports import Ports
     from resilience.sharedclock import SharedClock
@@ -47,18 +49,20 @@ class Committed:
 
     `step` is its last step, `now` the wall-clock second that it used, `version` the one that is committed now.
     `moves` are the changes of state, with the epochs that began with them, `tells` the names and data of other events,
-    `resets` those of damaged records that were set aside.  `is_unknown`: it may have been saved, or not.
+    `resets` those of damaged records that were set aside.  `is_unknown`: it may have been saved, or not.  `joined` are
+    those of other threads or tasks that it takes along.
     """
 
-    __slots__ = ("is_unknown", "moves", "now", "resets", "step", "tells", "version")
+    __slots__ = ("is_unknown", "joined", "moves", "now", "resets", "step", "tells", "version")
 
+    moves: Sequence[tuple[Move, int]]
     now: float
+    tells: Sequence[Tell]
     version: Version | None
 
     def __init__(self) -> None:
         self.step: Step | None = None
-        self.moves: Sequence[tuple[Move, int]] = ()
-        self.tells: Sequence[Tell] = ()
+        self.joined: Sequence[Ride] = ()
         self.resets: Sequence[Tell] = ()
         self.is_unknown = False
 
@@ -83,12 +87,15 @@ def commit(  # noqa: C901, PLR0912, PLR0915 - one road, each way out of which sa
     :raises StorageError: as the hooks raise it; `StorageLockTimeout` if conflicts did not end before the deadline.
     :raises ValueError: as the policy raises it, for a control that makes no sense; nothing was saved.
     """
-    key, ports, owed = cell.key, cell.ports, cell.owed
+    done = Committed()
     if cell.contention is not None:
-        yield from _give_way(cell, cell.contention, clock, deadline, patient=patient)
+        if not (yield from _take_turn(cell, cell.contention, events, done, clock, deadline, patient=patient)):
+            return done
+        if done.joined:
+            events = (*_events(done.joined), *events)
+    key, ports, owed = cell.key, cell.ports, cell.owed
     taken = owed.take(clock.wall()) if owed else ()
     everything = (*taken, *events) if taken else events
-    done = Committed()
     conflicts = 0
     try:
         while True:
@@ -123,30 +130,96 @@ def commit(  # noqa: C901, PLR0912, PLR0915 - one road, each way out of which sa
                 break
             conflicts += 1
             yield from _wait(cell, conflicts, clock, deadline, patient=patient)
+            if cell.lane is not None and (joined := cell.lane.join(done, cell)):
+                done.joined = (*done.joined, *joined)
+                events = (*_events(joined), *events)
+                everything = (*taken, *events)
     except BaseException as error:
         unknown = error.outcome_unknown if isinstance(error, StorageUnavailable) else done.is_unknown
         if owed is not None and taken and not unknown:
             cell.owing().give_back(taken, overdue=not patient)
+        if cell.lane is not None:
+            left = cell.lane.leave(done, done.joined, clock.monotonic(), error, unknown=unknown)
+            if left:
+                cell.owe(*left)
         if done.resets:  # a record that was set aside stays so
             done.moves = done.tells = ()
             announcer.committed(cell, done)
         raise
     if cell.contention is not None:
-        cell.contention.committed(clock.monotonic())
+        now = clock.monotonic()
+        cell.contention.committed(now)
+        if cell.lane is not None:
+            cell.lane.leave(done, done.joined, now)
     if done.moves or done.tells or done.resets:
         announcer.committed(cell, done)
     return done
 
 
-def _give_way(
-    cell: Cell, contention: Contention, clock: SharedClock, deadline: float, *, patient: bool
-) -> Requests[None]:
-    """Before a commit: wait for others who were met, where this process had its turn."""
-    now = clock.monotonic()
+def _take_turn(
+    cell: Cell,
+    contention: Contention,
+    events: Sequence[PolicyEvent],
+    done: Committed,
+    clock: SharedClock,
+    deadline: float,
+    *,
+    patient: bool,
+) -> Requests[bool]:
+    """Before a commit: wait for others of this process, and for those who were met, where this one had its turn.
+
+    :return: whether it is still to be done; else another one has taken it along.
+    :raises Outrun: it was not its turn in time.
+    """
+    lane, now = cell.lane, clock.monotonic()
+    if lane is not None and (ride := lane.enter(done, cell, events, now, deadline)) is not None:
+        if not (yield from _ride(cell, lane, ride, clock, patient=patient)):
+            return False
+        now = clock.monotonic()
     if contention.is_over(now):
         cell.contention = None
-    else:
+        return True
+    try:
         yield from _sleep(cell.ports, contention.gives_way(now, clock.draw()), deadline - now, patient=patient)
+    except BaseException as error:
+        if lane is not None:
+            lane.leave(done, (), clock.monotonic(), error)
+        raise
+    if lane is not None:
+        done.joined = lane.join(done, cell)
+    return True
+
+
+def _ride(cell: Cell, lane: Lane, ride: Ride, clock: SharedClock, *, patient: bool) -> Requests[bool]:
+    """Wait until a commit that found another one under way leads or was served.
+
+    :return: whether it is still to be done.
+    :raises Outrun: neither came in time.
+    :raises ResilienceError: whoever took it along failed.
+    """
+    from resilience.lane import ABOARD, LEADS, SERVED, WAITS, wait  # where there is a lock, nobody needs it
+
+    try:
+        if not patient and cell.ports.asave is None:
+            lane.stray(ride)  # this is the thread of an event loop, and nothing is awaited
+        while lane.ask(ride, now := clock.monotonic()):
+            yield wait, (ride, lane.patience(ride, now))
+    except BaseException as error:
+        if lane.stop(ride) == LEADS:
+            lane.leave(ride.owner, (), clock.monotonic(), error)
+        raise
+    state = lane.stop(ride)
+    if ride.error is not None:
+        from copy import copy  # each raises his own
+
+        raise copy(ride.error) from ride.error
+    if state == WAITS:
+        raise Outrun(f"{cell.key}: others of this process committed until the time was up", key=cell.key)
+    return state not in {ABOARD, SERVED}
+
+
+def _events(rides: Iterable[Ride]) -> list[PolicyEvent]:
+    return [event for ride in rides for event in ride.events]
 
 
 def _wait(cell: Cell, times: int, clock: SharedClock, deadline: float, *, patient: bool) -> Requests[None]:
@@ -156,11 +229,11 @@ def _wait(cell: Cell, times: int, clock: SharedClock, deadline: float, *, patien
     :raises Outrun: there is no time for another try.
     """
     now = clock.monotonic()
-    if now >= deadline:
-        raise Outrun(f"{cell.key}: others committed first until the time was up", key=cell.key)
     contention = cell.contention
     if contention is None:
         contention = cell.contention = Contention(now)
+    if now + contention.takes >= deadline:
+        raise Outrun(f"{cell.key}: others committed first until the time was up", key=cell.key)
     yield from _sleep(cell.ports, contention.met(now, times, clock.draw()), deadline - now, patient=patient)
 
 
@@ -183,10 +256,11 @@ def answer(
 ) -> tuple[State, int]:
     """Answer events one after the other: the state after them, and whether others must know.
 
-    One of those that were owed (`taken`) that the policy cannot answer is given up: each commit would meet it again.
+    One of those that were owed (`taken`), or of others, that the policy cannot answer is given up: each commit would
+    meet it again.
 
     :raises ValueError: a control makes no sense.
-    :raises StorageUnavailable: the policy raised anything else at an event that was not owed.
+    :raises StorageUnavailable: the policy raised anything else at an event that the commit is for.
     """
     policy, state = cell.policy, view.state
     done.version = view.snapshot.version
@@ -202,7 +276,7 @@ def answer(
             if isinstance(error, ValueError) and isinstance(event, Control):
                 raise
             blamed = _blamed(cell, error)
-            if all(event is not owed for owed in taken):
+            if all(event is not other for other in (*taken, *_events(done.joined))):
                 raise blamed from error
             done.tells = (*done.tells, ("dropped", {"error": str(blamed)}))
             continue
@@ -343,11 +417,15 @@ async def adrive(ports: Ports, requests: Requests[T]) -> T:
     import asyncio
     from asyncio import CancelledError, current_task
 
+    from resilience.lane import wait, wait_on_loop
+
     try:
         hook, arguments = next(requests)
         while True:
             try:
-                awaitable: Any = asyncio.sleep if hook is sleep else ports.awaitable(hook)
+                awaitable: Any = (
+                    asyncio.sleep if hook is sleep else wait_on_loop if hook is wait else ports.awaitable(hook)
+                )
                 given = hook(*arguments) if awaitable is None else await awaitable(*arguments)
             except ResilienceError as error:
                 hook, arguments = requests.throw(error)

@@ -48,12 +48,13 @@ class Contention:
     :param now: monotonic seconds of the first conflict; `None`: there was none yet, and it is kept when there is none.
     """
 
-    __slots__ = ("_began", "_conflict", "_ended", "_is_kept", "_takes")
+    __slots__ = ("_began", "_conflict", "_ended", "_is_kept", "takes")
 
     def __init__(self, now: float | None = None) -> None:
         self._is_kept = now is None
         self._began = self._ended = self._conflict = float("-inf") if now is None else now
-        self._takes = 0.0
+        self.takes = 0.0
+        """Seconds of a try, where one was overtaken."""
 
     def is_over(self, now: float) -> bool:
         """Whether it may go, as no conflict was met for a while."""
@@ -64,11 +65,11 @@ class Contention:
 
         :param draw: 64 random bits.
         """
-        away = max(AWAY, CHANCE * self._takes)
+        away = max(AWAY, CHANCE * self.takes)
         if now - self._ended >= away:  # he was away by himself
             self._began = now
         streak = UNKNOWING if now - self._conflict >= FORGOTTEN else STREAK
-        if now - self._began < max(streak, TRIES * self._takes):
+        if now - self._began < max(streak, TRIES * self.takes):
             return 0.0
         pause = _about(away, draw)
         self._began = now + pause
@@ -83,8 +84,8 @@ class Contention:
         before, self._began, self._conflict = self._conflict, now, now
         if times % 2:
             return 0.0
-        self._takes = min(now - before, SLOWEST)  # from one answer to the next, on a busy machine too
-        return _about(min(max(STEP, self._takes) * times / 2, LONGEST), draw)
+        self.takes = min(now - before, SLOWEST)  # from one answer to the next, on a busy machine too
+        return _about(min(max(STEP, self.takes) * times / 2, LONGEST), draw)
 
     def committed(self, now: float) -> None:
         """After a commit."""

@@ -32,11 +32,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
     from typing import Any, TypeVar
+    from weakref import WeakValueDictionary
 
     from resilience.announce import Announcer
     from resilience.clock import Clock
     from resilience.commit import Requests
     from resilience.gather import Owed
+    from resilience.lane import Lane
     from resilience.outages import Fault
     from resilience.policy import Outcome, Policy, PolicyEvent, Step
     from resilience.ports import Ports
@@ -74,6 +76,7 @@ class Engine:
         "_clock",
         "_debts",
         "_is_inline",
+        "_lanes",
         "_making",
         "_max_staleness",
         "_outages",
@@ -105,6 +108,7 @@ class Engine:
         self._max_staleness = max_staleness
         self._outages = Outages(ports.name, announcer, self._clock, timeout)
         self._making = RLock()
+        self._lanes: WeakValueDictionary[Key, Lane] | None = None
         self._debts: dict[Key, Owed] = {}
         self._round: Iterator[Key] = iter(())
 
@@ -120,7 +124,23 @@ class Engine:
 
     def cell(self, key: Key, policy: Policy) -> Cell:
         """Make this process's view of a key, for one guard."""
-        return Cell(key, policy, self._ports, self, self._clock, self._debts)
+        return Cell(key, policy, self._ports, self, self._clock, self._debts, self._lane(key))
+
+    def _lane(self, key: Key) -> Lane | None:
+        """Return the one lane of a key, for all guards of it; where a lock is held, `None`."""
+        if Capability.MACHINES not in self._ports.capabilities:
+            return None
+        from weakref import WeakValueDictionary
+
+        from resilience.lane import Lane
+
+        with self._making:
+            if self._lanes is None:
+                self._lanes = WeakValueDictionary()
+            lane = self._lanes.get(key)
+            if lane is None:
+                lane = self._lanes[key] = Lane()
+            return lane
 
     # -- admission ---------------------------------------------------------------------------------------------------
 

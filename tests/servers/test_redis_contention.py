@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 PROCESSES = 8
 MANY = 1_000_000
+TOGETHER = 8
+TIMES = 25
 SETTINGS: dict[str, Any] = {
     "failure_threshold": 1,
     "reset_timeout": 0.05,
@@ -61,6 +66,62 @@ def test_failures_of_many_are_counted_exactly_and_shared_fairly(crowd: Crowd, re
             if is_fair:
                 break
         assert is_fair
+
+
+def asked(redis_server: RedisServer) -> int:
+    """How many scripts were run."""
+    with redis_server.admin() as admin:
+        calls: int = admin.info("commandstats")["cmdstat_evalsha"]["calls"]
+        return calls
+
+
+def test_threads_of_one_process_commit_together(redis_server: RedisServer) -> None:
+    with Runtime(storage=redis_server.url, environ={}, storage_timeout=5) as runtime:
+        guarded = CircuitBreaker("threads", runtime=runtime, failure_threshold=MANY)
+        guarded.record_failure()
+        start = threading.Barrier(TOGETHER)
+
+        def work() -> None:
+            for _ in range(TIMES):
+                start.wait()  # all of them fail at once
+                guarded.record_failure()
+
+        before = asked(redis_server)
+        threads = [threading.Thread(target=work) for _ in range(TOGETHER)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        scripts = asked(redis_server) - before
+        assert guarded.status().failure_count == 1 + TOGETHER * TIMES
+        print(f"{scripts / (TOGETHER * TIMES):.2f} scripts by failure")
+        assert scripts < 0.8 * TOGETHER * TIMES  # like strangers, they would need more than two each
+
+
+def test_tasks_of_one_loop_commit_together(redis_server: RedisServer) -> None:
+    with Runtime(storage=redis_server.url, environ={}, storage_timeout=5) as runtime:
+        guarded = CircuitBreaker("tasks", runtime=runtime, failure_threshold=MANY)
+
+        async def dependency() -> None:
+            raise KeyError
+
+        async def work() -> None:
+            for _ in range(TIMES):
+                with suppress(KeyError):
+                    await guarded.acall(dependency)
+
+        async def together() -> None:
+            await work()
+            await asyncio.gather(*[work() for _ in range(TOGETHER)])
+
+        asyncio.run(together())
+        scripts = asked(redis_server)
+        failures = TIMES + TOGETHER * TIMES
+        assert guarded.status().failure_count == failures
+        print(f"{scripts / failures:.2f} scripts by failure")
+        assert (
+            scripts < 1.2 * failures
+        )  # admissions that find another record load it; like strangers it would be 4 each
 
 
 def ask(url: str, name: str) -> bool:
