@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from resilience.contention import Contention
 from resilience.errors import PluginError, ResilienceError, StorageIncompatible
-from resilience.gather import Owed
+from resilience.gather import Owed, Row
 from resilience.policy import FOREVER, KEEP, LATER, NEUTRAL, SUCCESS, Lease, Refusal, Report
 from resilience.storage import Capability, Snapshot, Word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from typing import Any
 
     from resilience.engine import Engine
     from resilience.errors import PolicyRejected
-    from resilience.gather import Gathered
     from resilience.lane import Lane
     from resilience.policy import Outcome, Policy, State, Step
     from resilience.ports import Ports
@@ -33,6 +33,18 @@ _ALWAYS: Indexed = [0]
 """What a snapshot that may be stale for a while looks at."""
 
 
+class Done:
+    """What is awaited where nothing is left to do."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return iter(())  # type: ignore[return-value]  # which is enough, and a third of what a generator costs
+
+
+DONE = Done()
+
+
 class Memo:
     """The step that answers an admission as long as nothing changes: the whole of the fast road.
 
@@ -41,15 +53,14 @@ class Memo:
     """
 
     __slots__ = (
-        "alike",
         "cell",
-        "gathered",
         "owed",
         "quiet",
         "refusal",
-        "room",
+        "row",
         "since",
         "state",
+        "tickets",
         "until",
         "view",
         "word",
@@ -71,12 +82,10 @@ class Memo:
         """Where rejected calls are counted and successes gathered; `None`: there is neither."""
         self.quiet: bool | None = None
         """Whether a success changes nothing as long as the word is this one; `None`: nobody asked yet."""
-        self.alike: Gathered | None = None
-        """What stands for each success that is gathered until `until`."""
-        self.gathered: list[Gathered] | None = None
-        """Where `alike`, which then is there, goes without being judged; `None`: nowhere."""
-        self.room = 0
-        """So many may be gathered; with one more, all are committed."""
+        self.row: Row | None = None
+        """Where each success until `until` is gathered; `None`: nowhere."""
+        self.tickets: Iterator[bool] | None = None
+        """Those of the `row`, where a success goes there without being judged; `None`: it does not."""
 
     @property
     def epoch(self) -> int:
@@ -98,34 +107,38 @@ class Memo:
         owed.rejected.append(None)
         return refusal.error(self.cell.key[1], now)  # the name; a property would take 30 ns
 
-    def takes_success(self, duration: float | None) -> bool:
-        """Whether a success needs no report: it changes nothing, or it was gathered.
+    def _takes_success(self, duration: float | None) -> bool | None:
+        """Whether a success needs no report, as it changes nothing or was gathered; `None`: as the last of its row.
 
         :param duration: seconds that the call took, where they matter.
         """
         quiet = self.quiet
         if quiet is None:
             quiet = self._ask_policy()
-        if self.alike is not None:
-            return self._adds(duration, self.room)
+        if self.row is not None:
+            return self._gathers(duration)
         try:
             return quiet and self.view[0] == self.word
         except ValueError:  # the storage released what it had mapped
             return False
 
-    def _adds(self, duration: float | None, room: int) -> bool:
-        """Gather a success if there is room for so many, and it is like the others."""
-        cell, owed = self.cell, self.owed
+    def _gathers(self, duration: float | None) -> bool | None:
+        """Gather a success, if it is like the others; the answer is that of `_takes_success`."""
+        row, owed, cell = self.row, self.owed, self.cell
         if (
-            owed is None
-            or self.alike is None
-            or len(owed.gathered) >= room
+            row is None
+            or owed is None
             or not self.since <= cell.wall() < self.until
             or (duration is not None and duration > cell.policy.slow_after)
         ):
             return False
-        owed.gathered.append(self.alike)
-        return True
+        if row is not owed.row:  # the first one, or it was closed for others
+            row = self.row = owed.enter(row)
+        if self.tickets is not None:
+            self.tickets = row.tickets
+        for more in row.tickets:
+            return more or None
+        return False
 
     def _ask_policy(self) -> bool:
         """Find out what a success means here, once for all calls that this lets in."""
@@ -137,10 +150,9 @@ class Memo:
             if engine is not None:  # else the runtime was closed meanwhile
                 engine.prepare()
             self.until = min(self.until, step.until)
-            self.alike = (success, step.until)
-            self.room = policy.gather_limit - 1
+            self.row = Row(success, step.until, policy.gather_limit)
             if not policy.judges_results:
-                self.gathered = self.owed.gathered
+                self.tickets = self.row.tickets
         self.quiet = (
             step.keep == KEEP
             and not step.tells
@@ -157,20 +169,28 @@ class Memo:
         engine = cell.engine
         if engine is None or outcome == NEUTRAL:
             return
-        if outcome == SUCCESS and self._adds(duration, self.room + 1):
-            engine.settle(cell)  # it was the last that there was room for
-        else:
-            engine.report(cell, outcome, self.state.epoch, None, error, duration)
+        if outcome == SUCCESS:
+            taken = self._takes_success(duration)
+            if taken:
+                return
+            if taken is None:
+                engine.pay(cell)
+                return
+        engine.report(cell, outcome, self.state.epoch, None, error, duration)
 
-    async def areport(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
+    def areport(self, outcome: Outcome, error: str | None, duration: float | None) -> Awaitable[None]:
         """Do what `report` does without blocking the event loop."""
-        engine = self.cell.engine
+        cell = self.cell
+        engine = cell.engine
         if engine is None or outcome == NEUTRAL:
-            return
-        if outcome == SUCCESS and self._adds(duration, self.room + 1):
-            await engine.asettle(self.cell)
-        else:
-            await engine.areport(self.cell, outcome, self.epoch, None, error, duration)
+            return DONE
+        if outcome == SUCCESS:
+            taken = self._takes_success(duration)
+            if taken:
+                return DONE
+            if taken is None:
+                return engine.apay(cell)
+        return engine.areport(cell, outcome, self.state.epoch, None, error, duration)
 
 
 NEVER = Memo(None, None, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]  # no cell, no state
@@ -283,6 +303,17 @@ class Cell:
         cell.timer = None
         return cell
 
+    def settle(self) -> None:
+        """Commit a row of gathered outcomes that is full."""
+        engine = self.engine
+        if engine is not None:
+            engine.pay(self)
+
+    def asettle(self) -> Awaitable[None]:
+        """Do what `settle` does without blocking the event loop."""
+        engine = self.engine
+        return DONE if engine is None else engine.apay(self)
+
     def reach(self) -> Engine:
         """Return the engine.
 
@@ -388,16 +419,26 @@ class Cell:
             and not (self.owed if owed is None else owed)  # whoever is let in next looks whether it is due
             and self.engine is not None
         ):
-            renewed = Memo(self, state, None, now, memo.until, is_current)
+            row = memo.row
+            if (
+                step.keep == LATER
+                and row is not None
+                and memo.view is is_current.view
+                and memo.state.epoch == state.epoch
+            ):
+                # As one success was kept, so will be the next: all else stays as it is, which saves 0.4 µs a row.  The
+                # word comes last: a thread that looks at the memo meanwhile finds that it does not hold.
+                memo.state = state
+                memo.since = now
+                if memo.tickets is not None:
+                    memo.tickets = row.tickets
+                memo.word = is_current.value
+            else:
+                memo = Memo(self, state, None, now, memo.until, is_current)
+                memo.owed = owed
             if owed is not None:
-                renewed.owed = owed
                 owed.asked = step.asks
-                if step.keep == LATER and memo.epoch == state.epoch:  # as one success was kept, so will be the next
-                    renewed.quiet = memo.quiet
-                    renewed.alike = memo.alike
-                    renewed.gathered = memo.gathered
-                    renewed.room = memo.room
-            self.memo = renewed
+            self.memo = memo
 
     def remember(self, view: View, step: Step, now: float, fresh_for: float) -> Memo | None:
         """Keep a step that answered an admission and changed nothing of a view; `None` if it may not be kept."""

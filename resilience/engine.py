@@ -492,12 +492,9 @@ class Engine:
             return False
         self.prepare()
         owed = cell.owing()
-        if len(owed.gathered) + 1 >= cell.policy.gather_limit:
-            return False
         if owed.asked is None:
             owed.asked = step.asks
-        owed.gathered.append((report, step.until))
-        return True
+        return owed.gather(report, step.until, cell.policy.gather_limit)
 
     # -- control and reading -----------------------------------------------------------------------------------------
 
@@ -554,8 +551,11 @@ class Engine:
 
         :param deadline: monotonic seconds; the time-out from now if left out.
         """
-        if not cell.owed:
-            return
+        if cell.owed:
+            self.pay(cell, deadline)
+
+    def pay(self, cell: Cell, deadline: float | None = None) -> None:
+        """Do what `settle` does, where something is owed."""
         if cell.origin is not None or self._outages.touch(cell.key):
             drive(cell.ports, self._settling(cell, deadline, patient=True))
         else:
@@ -563,14 +563,17 @@ class Engine:
 
     async def asettle(self, cell: Cell) -> None:
         """Do what `settle` does without blocking the event loop."""
+        if cell.owed:
+            await self.apay(cell)
+
+    async def apay(self, cell: Cell) -> None:
+        """Do what `pay` does without blocking the event loop."""
         if cell.origin is not None:
-            self.settle(cell)  # a private copy blocks no loop
-        elif not cell.owed:
-            return
+            self.pay(cell)  # a private copy blocks no loop
         elif self._is_inline and not self._outages.touch(cell.key):
             deadline = self._clock.monotonic() + self._timeout
             if not self._settle_well(cell, deadline, patient=False):
-                await in_thread(lambda: self.settle(cell, deadline), None)
+                await in_thread(lambda: self.pay(cell, deadline), None)
         else:
             await self._conduct(lambda deadline, patient: self._settling(cell, deadline, patient=patient))
 

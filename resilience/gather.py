@@ -6,12 +6,15 @@ Three kinds.  Reports that could not be committed, because the lock of the key c
 
 from __future__ import annotations
 
+from _operator import length_hint  # see `resilience.storage`
 from _thread import allocate_lock
 
 from resilience.policy import Rejected, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from resilience.cell import Cell
 
     Gathered = tuple[Report, float]
@@ -30,11 +33,71 @@ TELL_REJECTIONS_EVERY = 1.0
 """Seconds between two commits that are made for rejections alone."""
 
 
+class Row:
+    """Successes that end alike, gathered by any number of threads: one report stands for each, tickets count them.
+
+    Whoever gathers a success takes one of the `tickets`, an iterator.  That is one instruction of the interpreter, so
+    it needs no lock, and each ticket is with one taker or still here.  The last one is false: who takes that commits
+    them all.  To append to a list instead, if there is room, takes 25 to 35 ns more a call.
+
+    A row is closed until `Owed.enter` opens it.
+
+    :param alike: the report that stands for each.
+    :param edge: wall-clock second at which its bucket ends.
+    :param limit: so many are gathered at most.
+    """
+
+    __slots__ = ("_all", "_room", "alike", "edge", "tickets")
+
+    def __init__(self, alike: Report, edge: float, limit: int) -> None:
+        self.alike = alike
+        self.edge = edge
+        self.tickets: Iterator[bool] = iter(())
+        self._all = _TICKETS if limit == LIMIT else (True,) * (limit - 1) + (False,)
+        self._room = 0
+
+    def open(self, others: int) -> None:
+        """Give out tickets, where so many others are gathered already."""
+        tickets = self._all[min(others, len(self._all) - 1) :]
+        self._room = len(tickets)
+        self.tickets = iter(tickets)
+
+    def count(self) -> int:
+        """So many were taken."""
+        return self._room - length_hint(self.tickets)
+
+    def close(self) -> int:
+        """Take what is left, so that nobody else does; so many were taken by others."""
+        count = self._room - len([*self.tickets])
+        self._room = 0
+        return count
+
+    def renew(self) -> int:
+        """Close it, and give out all tickets anew."""
+        count = self._room - len([*self.tickets])
+        self._room = len(self._all)
+        self.tickets = iter(self._all)
+        return count
+
+    def takes(self, other: Row) -> bool:
+        """Whether the successes of another row are like those of this one."""
+        alike, others = self.alike, other.alike
+        return (
+            self.edge == other.edge
+            and len(self._all) == len(other._all)
+            and alike.epoch == others.epoch
+            and alike.at <= others.at
+        )
+
+
+_TICKETS = (True,) * (LIMIT - 1) + (False,)
+
+
 class Owed:
     """What is owed to one key, by all guards of it.
 
-    Adding to `gathered` and `rejected` takes no lock: any number of threads append to them on the road of every call,
-    and taking never replaces the two lists.
+    What nearly every call adds takes no lock: a ticket of `row`, or an item of `rejected`, to which any number of
+    threads append, and which is never replaced.
     """
 
     __slots__ = (
@@ -46,6 +109,7 @@ class Owed:
         "lock_timeouts",
         "rejected",
         "reports",
+        "row",
         "told_at",
         "used_at",
     )
@@ -56,7 +120,9 @@ class Owed:
         self.reports: list[Report] = []
         """Those that could not be committed, oldest first."""
         self.gathered: list[Gathered] = []
-        """One item for each call; calls that ended alike may share one object."""
+        """What is no part of the `row`, oldest first; older than what is."""
+        self.row: Row | None = None
+        """The one that successes are gathered in at present."""
         self.rejected: list[None] = []
         """One item for each call."""
         self.told_at = now
@@ -73,7 +139,10 @@ class Owed:
 
     def __bool__(self) -> bool:
         """Whether anything at all is owed."""
-        return bool(self.reports or self.gathered or self.rejected)
+        row = self.row
+        if row is not None and row.count():
+            return True
+        return True if self.reports or self.gathered or self.rejected else False  # noqa: SIM210 - `bool` costs a call
 
     def is_due(self, now: float, gather: float, asks: int) -> bool:
         """Whether outcomes were gathered, or calls rejected, that must be committed before the next decision.
@@ -84,7 +153,9 @@ class Owed:
         """
         if self.is_overdue:
             return True
-        for first, edge in self.gathered[:1]:
+        row = self.row
+        in_row = [(row.alike, row.edge)] if row is not None and row.count() else []
+        for first, edge in self.gathered[:1] or in_row:
             if asks != self.asked or not first.at <= now < min(first.at + gather, edge):
                 return True
         return bool(self.rejected) and not self.told_at <= now < self.told_at + TELL_REJECTIONS_EVERY
@@ -95,19 +166,55 @@ class Owed:
             self.reports += reports
             del self.reports[:-LIMIT]
 
+    def enter(self, row: Row) -> Row:
+        """Open a row, unless there is one that takes its successes; return that in which they are to be gathered.
+
+        What is in another one stays gathered.
+        """
+        with self._lock:
+            present = self.row
+            if present is not None and present.takes(row):
+                return present
+            self._close_row()
+            row.open(self._gathered_calls())
+            self.row = row
+            return row
+
+    def gather(self, report: Report, edge: float, limit: int) -> bool:
+        """Gather a report that is like no other; false if with it there are as many as `limit`, which are committed."""
+        with self._lock:
+            self._close_row()
+            if self._gathered_calls() + 1 >= limit:
+                return False
+            self.gathered.append((report, edge))
+            return True
+
+    def _close_row(self) -> None:
+        row, self.row = self.row, None
+        count = 0 if row is None else row.close()
+        if row is not None and count:
+            self.gathered.append((row.alike.copy(count), row.edge))
+
+    def _gathered_calls(self) -> int:
+        return sum(report.count for report, _ in self.gathered)
+
     def take(self, now: float) -> list[Report | Rejected]:
         """Take all out, to commit it; whoever fails to gives it back with `give_back`."""
         with self._lock:
             self.is_overdue = False
             taken: list[Report | Rejected] = [*self.reports]
             self.reports.clear()
-            gathered = self.gathered[:]
-            if gathered:
-                del self.gathered[: len(gathered)]  # others append at the same time
-                taken += _merged(gathered)
+            if self.gathered:
+                taken += [report for report, _ in self.gathered]
+                self.gathered.clear()
+            row = self.row
+            if row is not None:
+                count = row.renew()
+                if count:
+                    taken.append(row.alike.copy(count))
             rejected = len(self.rejected)
             if rejected:
-                del self.rejected[:rejected]
+                del self.rejected[:rejected]  # others append at the same time
                 taken.append(Rejected(now, 0, rejected))
                 self.told_at = now
         return taken
@@ -122,21 +229,3 @@ class Owed:
             if isinstance(event, Rejected):
                 self.rejected.extend([None] * event.count)
         self.is_overdue = overdue
-
-
-def _merged(gathered: list[Gathered]) -> list[Report]:
-    """Make one report of each row of calls that share one object."""
-    alike = gathered[0]
-    count = gathered.count(alike)
-    if count == len(gathered):  # mostly all are
-        return [alike[0].copy(count)]
-    merged: list[Report] = []
-    begin = 0
-    while begin < len(gathered):
-        alike = gathered[begin]
-        count = 1
-        while begin + count < len(gathered) and gathered[begin + count] is alike:
-            count += 1
-        merged.append(alike[0].copy(count))
-        begin += count
-    return merged

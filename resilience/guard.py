@@ -291,7 +291,7 @@ class Guard:
         duration = _lasted(permit, begun)
         if error is not None:
             permit.report(*_judged_error(permit, error, duration))
-        elif not permit.takes_success(duration):
+        else:
             permit.report(SUCCESS, None, duration)
 
     async def __aenter__(self) -> Self:
@@ -315,7 +315,7 @@ class Guard:
             permit.report(*_judged_error(permit, error, duration))
         elif error is not None:
             await permit.areport(*_judged_error(permit, error, duration))
-        elif not permit.takes_success(duration):
+        else:
             await permit.areport(SUCCESS, None, duration)
 
 
@@ -427,39 +427,31 @@ def _judged_error(
 def _judged_result(
     permit: Memo | Permit, result: object, duration: float | None
 ) -> tuple[Outcome, str | None, float | None]:
+    if permit.tickets is not None:  # whatever is returned is a success
+        return SUCCESS, None, duration
     outcome = permit.cell.policy.judge_result(result)
     return outcome, "failure_if" if outcome == FAILURE else None, duration
 
 
-def _returned(
-    permit: Memo | Permit, result: object, duration: float | None
-) -> tuple[Outcome, str | None, float | None] | None:
-    """Judge what a call returned; `None` if nothing need be reported."""
-    if permit.gathered is not None:  # whatever is returned is a success, and there was no room for it
-        return SUCCESS, None, duration
-    judged = _judged_result(permit, result, duration)
-    return None if judged[0] == SUCCESS and permit.takes_success(duration) else judged
-
-
-# The two shells below have in line what would cost a call: `Memo.holds` on the way in, `Memo.takes_success` on the way
-# out.  Both begin with what the cell holds and go by `NEVER` where that holds no longer.
+# The two shells below have in line what would cost a call: `Memo.holds` on the way in, and on the way out what
+# `Memo.report` does with a success that changes nothing or is like the others of its row.  Both begin with what the
+# cell holds and go by `NEVER` where that holds no longer.
 
 
 def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # noqa: C901 - see above
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901 - likewise
+        permit: Memo | Permit
         cell = guard._cell  # noqa: SLF001 - this module's own
-        memo = cell.memo
+        permit = cell.memo
         now = cell.wall()
         try:
-            if memo.view[0] != memo.word or not memo.since <= now < memo.until:
-                memo = NEVER
+            if permit.view[0] != permit.word or not permit.since <= now < permit.until:
+                permit = NEVER
         except ValueError:  # the storage released what it had mapped
-            memo = NEVER
-        if memo.refusal is None:
-            permit: Memo | Permit = memo
-        elif memo is not NEVER:
-            raise memo.rejection(now)
-        else:
+            permit = NEVER
+        if permit.refusal is not None:
+            if permit is not NEVER:
+                raise permit.rejection(now)
             permit = guard._admit()  # noqa: SLF001 - the shell is the guard's
             cell = permit.cell
         timer = cell.timer
@@ -470,24 +462,24 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
         except BaseException as error:
             permit.report(*_judged_error(permit, error, None if timer is None else timer() - begun))
             raise
-        gathered = permit.gathered
-        if gathered is None:
+        tickets = permit.tickets
+        if tickets is None:
             try:
                 if permit.quiet and permit.view[0] == permit.word:
                     return result
             except ValueError:
                 pass
-        elif len(gathered) < permit.room and (
+        elif (
             now <= cell.wall() < permit.until
             if timer is None  # else what the call took tells the time as well, and a look at the clock is spared
             else (lasted := timer() - begun) <= cell.policy.slow_after and now + lasted < permit.until
         ):
-            gathered.append(permit.alike)  # type: ignore[arg-type]  # `gathered` comes with it
-            return result
+            for more in tickets:  # takes one, if there is one
+                if not more:
+                    permit.cell.settle()
+                return result
         if _is_begun(guard, function, permit, result):
-            judged = _returned(permit, result, None if timer is None else timer() - begun)
-            if judged is not None:
-                permit.report(*judged)
+            permit.report(*_judged_result(permit, result, None if timer is None else timer() - begun))
         return result
 
     return guarded
@@ -497,19 +489,18 @@ def _async_shell(  # noqa: C901 - see above
     guard: Guard, function: Callable[P, Awaitable[R]]
 ) -> Callable[P, Coroutine[Any, Any, R]]:
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:  # noqa: C901, PLR0912 - likewise
+        permit: Memo | Permit
         cell = guard._cell  # noqa: SLF001 - this module's own
-        memo = cell.memo
+        permit = cell.memo
         now = cell.wall()
         try:
-            if memo.view[0] != memo.word or not memo.since <= now < memo.until:
-                memo = NEVER
+            if permit.view[0] != permit.word or not permit.since <= now < permit.until:
+                permit = NEVER
         except ValueError:  # the storage released what it had mapped
-            memo = NEVER
-        if memo.refusal is None:
-            permit: Memo | Permit = memo
-        elif memo is not NEVER:
-            raise memo.rejection(now)
-        else:
+            permit = NEVER
+        if permit.refusal is not None:
+            if permit is not NEVER:
+                raise permit.rejection(now)
             permit = await guard._aadmit()  # noqa: SLF001
             cell = permit.cell
         timer = cell.timer
@@ -525,23 +516,23 @@ def _async_shell(  # noqa: C901 - see above
         except BaseException as error:
             await permit.areport(*_judged_error(permit, error, None if timer is None else timer() - begun))
             raise
-        gathered = permit.gathered
-        if gathered is None:
+        tickets = permit.tickets
+        if tickets is None:
             try:
                 if permit.quiet and permit.view[0] == permit.word:
                     return result
             except ValueError:
                 pass
-        elif len(gathered) < permit.room and (
+        elif (
             now <= cell.wall() < permit.until
             if timer is None
             else (lasted := timer() - begun) <= cell.policy.slow_after and now + lasted < permit.until
         ):
-            gathered.append(permit.alike)  # type: ignore[arg-type]
-            return result
-        judged = _returned(permit, result, None if timer is None else timer() - begun)
-        if judged is not None:
-            await permit.areport(*judged)
+            for more in tickets:
+                if not more:
+                    await permit.cell.asettle()
+                return result
+        await permit.areport(*_judged_result(permit, result, None if timer is None else timer() - begun))
         return result
 
     return guarded
@@ -610,8 +601,7 @@ def _generator_shell(
         except BaseException as error:
             permit.report(*_judged_error(permit, error, watch.spent))
             raise
-        if not permit.takes_success(watch.spent):
-            permit.report(SUCCESS, None, watch.spent)
+        permit.report(SUCCESS, None, watch.spent)
         return result  # pyright: ignore[reportUnknownVariableType] - likewise
 
     return guarded
@@ -651,7 +641,6 @@ def _async_generator_shell(
             else:
                 await permit.areport(*judged)
             raise
-        if not permit.takes_success(watch.spent):
-            await permit.areport(SUCCESS, None, watch.spent)
+        await permit.areport(SUCCESS, None, watch.spent)
 
     return guarded

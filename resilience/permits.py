@@ -30,10 +30,7 @@ class Permit:
     quiet: ClassVar[bool | None] = False
     view: ClassVar[Indexed] = (0,)
     word: ClassVar[int] = 1
-    gathered: ClassVar[None] = None
-    alike: ClassVar[None] = None
-    room: ClassVar[int] = 0
-    since: ClassVar[float] = 0.0
+    tickets: ClassVar[None] = None
     until: ClassVar[float] = 0.0
 
     def __init__(
@@ -74,10 +71,6 @@ class Permit:
     def release(self) -> None:
         """Give the permit back: the call was never made, or says nothing of the dependency."""
         self.report(NEUTRAL, None, None)
-
-    def takes_success(self, duration: float | None) -> bool:  # noqa: ARG002 - as of a memo
-        """Whether a success needs no report: a permit must always be reported."""
-        return False
 
     def report(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
         """Tell how the call went.

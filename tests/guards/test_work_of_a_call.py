@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).parents[1]
 
 BOUNDS = {
-    "closed": 85,
-    "closed async": 90,
-    "gathered": 102,
-    "gathered, slow calls": 107,
-    "row of gathered": 8_500,
+    "closed": 80,
+    "closed async": 85,
+    "gathered": 91,
+    "gathered, slow calls": 95,
+    "row of gathered": 7_700,
     "rejection": 120,
     "failure": 1_550,
     "failure, time window": 1_950,

@@ -40,7 +40,7 @@ from resilience.announce import Announcer
 from resilience.commit import Committed
 from resilience.fallback import PrivateRecord
 from resilience.fuse import RETRY_EVERY, SILENCE, SPREAD, Fuse
-from resilience.gather import Owed
+from resilience.gather import Owed, Row
 from resilience.policy import FOREVER, Move, Refusal, Report, Step
 from resilience.ports import Observers
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
@@ -967,8 +967,8 @@ def test_a_policy_that_nothing_brings_is_named() -> None:
 @pytest.mark.parametrize("calls", ["", "A", "AAA", "AAB", "ABB", "ABABA", "ABAC", "ABCADA"])
 def test_each_row_of_calls_that_are_alike_is_one_report(calls: str) -> None:
     """Also where several guards of one name gather by turns."""
-    alike = {name: (Report(0.0, 0, "success", 0.0, 0, None, name), FOREVER) for name in set(calls)}
     owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]
-    owed.gathered += [alike[name] for name in calls]
-    taken = [(report.error, report.count) for report in owed.take(0.0) if isinstance(report, Report)]
+    for name in calls:
+        assert next(owed.enter(Row(Report(0.0, 0, "success", 0.0, ord(name), None, None), FOREVER, 64)).tickets)
+    taken = [(chr(report.epoch or 0), report.count) for report in owed.take(0.0) if isinstance(report, Report)]
     assert taken == [(name, len(list(row))) for name, row in itertools.groupby(calls)]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import json
 import os
+import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,8 @@ from resilience import (
     StorageLockTimeout,
     StorageUnavailable,
 )
-from resilience.gather import Owed
+from resilience.gather import Owed, Row
+from resilience.policy import Report
 from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
@@ -374,6 +378,10 @@ class TestLock:
         assert there.status().success_count in {3, 4}  # the one that was let in on the private copy may be there too
 
 
+CALLS = 2_000
+"""Of each thread."""
+
+
 class TestThreads:
     @pytest.mark.parametrize("gather", [0.0, 0.05, 60.0])
     def test_many_lose_nothing(self, process: Callable[[], Runtime], tmp_path: Path, gather: float) -> None:
@@ -389,6 +397,152 @@ class TestThreads:
             for thread in threads:
                 thread.join()
             assert make(runtime, window_duration=3600).status().success_count == 2400
+
+    def test_each_is_counted_once_while_rows_are_committed_and_closed(self) -> None:
+        """Eight threads race for tickets; who takes the last one, or finds none, takes all out."""
+        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]
+        kinds = [Report(0.0, 0, "success", 0.0, epoch, None, None) for epoch in range(3)]
+        taken: list[list[Any]] = []
+
+        def work(kind: Report) -> None:
+            row = Row(kind, 60.0, 64)
+            left = CALLS
+            while left:
+                if left % 64 == 0:  # now and then one that is like no others
+                    left -= owed.gather(kinds[2], 60.0, 64)
+                row = owed.enter(row)
+                for more in row.tickets if left else ():
+                    left -= 1
+                    if more:
+                        break
+                else:
+                    taken.append(owed.take(0.0))
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [threading.Thread(target=work, args=(kinds[number // 7],)) for number in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        taken.append(owed.take(0.0))
+        sizes = [sum(report.count for report in each) for each in taken]
+        assert sum(sizes) == len(threads) * CALLS
+        assert max(sizes) <= 64 + len(threads)
+        assert not owed
+
+    def test_no_commit_has_more_than_sixty_four_and_those_under_way(self, tmp_path: Path) -> None:
+        storage = Faulty(f"faulty:{tmp_path}")
+        sizes = [0]
+
+        def saving(well: Callable[..., Any], key: Key, payload: bytes, *others: Any) -> object:
+            (window,) = json.loads(payload)["windows"].values()
+            sizes.append(sum(calls for _, calls, *_ in window))
+            return well(key, payload, *others)
+
+        storage.always = {"save": saving}
+        with Runtime(storage=storage, environ={}, storage_timeout=30) as runtime:
+            breaker = make(runtime, window_duration="1h", gather=60)
+            threads = [threading.Thread(target=succeed, args=(breaker, 500)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert breaker.status().success_count == 4_000
+        assert max(after - before for before, after in itertools.pairwise(sizes)) <= 64 + len(threads)
+
+
+class TestRows:
+    """Successes that end alike are gathered as one."""
+
+    def test_guards_of_one_name_share_one(self, here: Runtime, there: CircuitBreaker) -> None:
+        breakers = [make(here) for _ in range(3)]
+        for _ in range(21):
+            for breaker in breakers:
+                succeed(breaker)
+        assert commits(there) == 0
+        succeed(breakers[0])
+        assert (there.status().success_count, commits(there)) == (64, 1)
+
+    def test_guards_whose_windows_differ_take_turns(self, here: Runtime, there: CircuitBreaker) -> None:
+        breakers = [make(here, window_duration=seconds) for seconds in (60, 600)]
+        for _ in range(31):
+            for breaker in breakers:
+                succeed(breaker)
+        assert commits(there) == 0
+        succeed(breakers[0])
+        assert commits(there) == 0
+        succeed(breakers[1])
+        assert commits(there) == 1
+        assert sum(breaker.status().success_count or 0 for breaker in breakers) == 64
+
+    def test_reports_by_hand_between_them_count(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+        for _ in range(31):
+            succeed(breaker)
+            breaker.record_success()
+        succeed(breaker)
+        assert commits(there) == 0
+        breaker.record_success()
+        assert (there.status().success_count, commits(there)) == (64, 1)
+
+    def test_a_call_that_finds_a_full_one_commits_it(self, clock: ManualClock) -> None:
+        """As whoever took the last place has not come to do it yet."""
+        with Runtime(storage="memory:", clock=clock, environ={}) as here:
+            breaker: Any = make(here)
+            succeed(breaker)
+            taken = list(breaker._bound().memo.tickets)
+            assert len(taken) == 63
+            there = make(here)
+            succeed(breaker)
+            assert breaker._bound().owed.take(0.0) == []
+            assert there.status().success_count == 65
+
+    def test_a_full_one_of_coroutines(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+
+        async def one() -> None: ...
+
+        async def work() -> None:
+            for _ in range(63):
+                await breaker.acall(one)
+            assert commits(there) == 0
+            async with breaker:
+                pass
+            assert commits(there) == 1
+            for _ in range(64):
+                await breaker.acall(one)
+            for _ in range(63):
+                async with breaker:
+                    pass
+
+        asyncio.run(work())
+        assert (there.status().success_count, commits(there)) == (128, 2)
+
+    def test_nobody_commits_the_one_of_a_runtime_that_is_closed(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here)
+        succeed(breaker, 63)
+        assert breaker.call(here.close) is None
+        assert there.status().success_count == 63
+
+        async def close() -> None:
+            here.close()
+
+        async def work() -> None:
+            for _ in range(2):
+                for _ in range(63):
+                    await breaker.acall(there_too)
+                await breaker.acall(close)
+                async with breaker:
+                    here.close()
+
+        async def there_too() -> None: ...
+
+        asyncio.run(work())
+        assert there.status().success_count == 63 + 2 * 63
 
 
 class TestRejections:
