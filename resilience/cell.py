@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
     from typing import Any
 
+    from resilience.commit import Committed
     from resilience.engine import Engine
     from resilience.errors import PolicyRejected
     from resilience.lane import Lane
@@ -393,18 +394,22 @@ class Cell:
         self.view = view = View(snapshot, state, monotonic)
         return view
 
-    def committed(self, snapshot: Snapshot, state: State, monotonic: float, step: Step | None, now: float) -> None:
+    def committed(self, snapshot: object, done: Committed, monotonic: float) -> None:
         """Take over what this process committed itself.
 
         The next call needs no look at the record if the last step said how it will be answered.  That memo lives no
         longer than the one before, so that a call looks in time at what else may have changed.
 
-        :param step: the last step of the commit; `None`: there was none.
         :param monotonic: monotonic second at which the save began.
-        :param now: wall-clock second that the step used.
+        :raises PluginError: the storage returned something else than a snapshot.
         """
+        if not isinstance(snapshot, Snapshot):
+            what = type(snapshot).__name__
+            raise PluginError(f"storage {self.ports.name}: save of {self.key} returned {what}, not a Snapshot")
         if snapshot.time is not None:
             self.wall = self.clock.learn(snapshot.time, monotonic)
+        done.version = snapshot.version
+        state, step, now = done.state, done.step, done.now
         self.view = View(snapshot, state, monotonic)
         memo = self.memo
         self.memo = NEVER  # one on a snapshot that is trusted for a while would outlive it

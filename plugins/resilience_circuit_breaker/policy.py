@@ -71,6 +71,7 @@ class CircuitBreakerPolicy(Machine):
         "_ignored",
         "_judged",
         "_judged_last",
+        "_kept",
         "_known",
         "gather",
         "gather_limit",
@@ -96,6 +97,7 @@ class CircuitBreakerPolicy(Machine):
         self._ignored: frozenset[int] = frozenset()
         self._judged: dict[int, Judged] = {}
         self._judged_last: Judged = (type(None), NEUTRAL)
+        self._kept = max(LEAST_KEPT, config.failure_max_age)
         self._known = Rest(settings=NO_FIELDS if config.given is None else config.given)
 
     @staticmethod
@@ -193,7 +195,7 @@ class CircuitBreakerPolicy(Machine):
         are the number of its epoch, its `late_count`, and the settings given in code, which come back with the next
         commit by code.
         """
-        if state.state != CLOSED or state.reason:
+        if state.state != CLOSED or state.rest.reason:
             return None
         if state.windows:
             return self._windows_end(state)
@@ -203,8 +205,7 @@ class CircuitBreakerPolicy(Machine):
             told = since
         if told is None:
             return None
-        age = self.config.failure_max_age
-        return told + (max(LEAST_KEPT, age))
+        return told + self._kept
 
     def _windows_end(self, state: State) -> float | None:
         windows = state.windows

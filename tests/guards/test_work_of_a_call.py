@@ -43,8 +43,8 @@ BOUNDS = {
     "gathered, slow calls": 95,
     "row of gathered": 7_700,
     "rejection": 120,
-    "failure": 1_550,
-    "failure, time window": 1_950,
+    "failure": 1_490,
+    "failure, time window": 1_900,
 }
 """Bytecode instructions of each road at most, all that is called included, the protected function aside."""
 
