@@ -33,6 +33,7 @@ _PASSED_ON = (
     "SIGBREAK",
 )
 _OF_THE_TERMINAL = ("SIGINT", "SIGQUIT", "SIGTSTP", "SIGWINCH", "SIGBREAK")
+_OF_A_HANGUP = ("SIGHUP", "SIGCONT")
 _ENDING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
 
 
@@ -206,8 +207,8 @@ class WaitingRelay(HandlerRelay):
         return info.si_signo != signal.SIGCHLD
 
     def _take(self, info: signal.struct_siginfo) -> None:
-        if self._note(info):
-            self._pass_on(info.si_signo, from_terminal=info.si_code > 0)  # a process that sends one has 0 or less
+        if self._note(info):  # a process that sends one has a code of 0 or less
+            self._pass_on(info.si_signo, from_terminal=info.si_code > 0 and not _is_for_leader(info.si_signo))
 
 
 def _heeded() -> frozenset[int]:
@@ -215,6 +216,14 @@ def _heeded() -> frozenset[int]:
     return frozenset(
         number for number in _numbers(_PASSED_ON) if signal.getsignal(number) not in (signal.SIG_IGN, None)
     )
+
+
+def _is_for_leader(number: int) -> bool:
+    """Whether the system sends a signal to us alone: a terminal that hangs up tells whoever leads its session.
+
+    That is a shell, which tells its jobs, unless `run` was started in its place: by `ssh -t`, or by a terminal window.
+    """
+    return number in _numbers(_OF_A_HANGUP) and os.getsid(0) == os.getpid()
 
 
 def _in_foreground() -> bool:

@@ -345,10 +345,15 @@ class Terminal:
             assert ready, f"{text!r} was not shown, but {self.seen!r}"
             self.seen += os.read(self._keys, 65536).decode()
 
+    def hang_up(self) -> None:
+        os.close(self._keys)
+        self._keys = -1
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self._keys)
+        if self._keys >= 0:
+            os.close(self._keys)
 
 
 @pytest.fixture
@@ -391,3 +396,12 @@ def test_an_interrupt_from_elsewhere_reaches_the_command_in_the_foreground_too(
     shown.until("ready")
     shown.process.send_signal(signal.SIGINT)
     assert shown.process.wait(PATIENCE) == 130
+
+
+def test_a_terminal_that_hangs_up_ends_the_command(program: list[str], terminal: Callable[..., Terminal]) -> None:
+    """It tells whoever leads the session, and nobody else: `run` in the place of a shell, as under `ssh -t`."""
+    shown = terminal([*program, "run", "x", "--", sys.executable, "-c", _PLAIN])
+    shown.until("ready")
+    shown.hang_up()
+    assert shown.process.wait(PATIENCE) == 129
+    assert recorded() == NOTHING
