@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING
 import pytest
 from processes.support import PATIENCE, breaker, wait_until
 
-from resilience import CircuitBreaker, CircuitState, Runtime
+from resilience import Capability, CircuitBreaker, CircuitState, Runtime, StorageUnavailable, hookimpl
+from resilience.testing import ManualClock, Recorder
 from resilience_filelock import _folder
+from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from resilience import Key, Snapshot, Version
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -275,3 +280,95 @@ class TestLocks:
         assert forked(lambda: None) == 0
         wait_until(lambda: other.status().failure_count == 2, "what is owed")
         assert guarded.status().failure_count == 2
+
+
+class Hanging:
+    """A storage in memory that does not answer: calls wait as long as they may, a thread that tries until it may go."""
+
+    capabilities = frozenset({Capability.PROCESSES})
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.memory = MemoryStorage("memory:")
+        self.clock = clock
+        self.hangs = False
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+
+    def _ask(self, timeout: float) -> None:
+        if not self.hangs:
+            return
+        if threading.current_thread().name == "resilience try":
+            self.asked.set()
+            assert self.let_go.wait(PATIENCE)
+        self.clock.advance(timeout)
+        raise StorageUnavailable("it does not answer")
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        self._ask(timeout)
+        return self.memory.resilience_load(key, timeout)
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        self._ask(timeout)
+        return self.memory.resilience_save(key, payload, expected, expires_at, timeout)
+
+    @hookimpl
+    def resilience_lock(self, key: Key, timeout: float) -> AbstractContextManager[None]:
+        self._ask(timeout)
+        return self.memory.resilience_lock(key, timeout)
+
+
+class TestOutages:
+    """A fork while a thread finds out whether the storage works again: the child has no such thread."""
+
+    @pytest.fixture
+    def clock(self) -> ManualClock:
+        return ManualClock()
+
+    @pytest.fixture
+    def storage(self, clock: ManualClock) -> Hanging:
+        return Hanging(clock)
+
+    @pytest.fixture
+    def told(self) -> Recorder:
+        return Recorder()
+
+    @pytest.fixture
+    def tried(self, storage: Hanging, clock: ManualClock, told: Recorder) -> Iterator[CircuitBreaker]:
+        with Runtime(storage=storage, clock=clock, observers=[told], environ={}):
+            guarded = CircuitBreaker("shared", failure_threshold=NEVER)
+            guarded.record_failure()
+            storage.hangs = True
+            for _ in range(2):  # the first one pays, the second one lets a thread try
+                clock.advance(2)
+                assert guarded.call(lambda: 1) == 1
+            assert storage.asked.wait(PATIENCE)
+            yield guarded
+            storage.let_go.set()
+
+    def test_a_child_tries_for_itself(self, tried: CircuitBreaker, storage: Hanging, clock: ManualClock) -> None:
+        def on_its_own() -> None:
+            assert tried.call(lambda: 1) == 1
+            assert tried.status().degraded
+            storage.hangs = False
+            clock.advance(2)
+            tried.record_failure(strict=True)
+            status = tried.status(strict=True)
+            assert (status.failure_count, status.degraded) == (2, False)
+
+        assert forked(on_its_own) == 0
+
+    def test_the_parent_goes_on(
+        self, tried: CircuitBreaker, storage: Hanging, clock: ManualClock, told: Recorder
+    ) -> None:
+        assert forked(lambda: tried.call(lambda: 1)) == 0
+        storage.hangs = False
+        storage.let_go.set()
+        wait_until(lambda: not any(each.name == "resilience try" for each in threading.enumerate()), "the try")
+        clock.advance(2)
+        tried.record_failure(strict=True)
+        assert tried.status(strict=True).failure_count == 2
+        assert [event.name for event in told.events] == ["degraded", "recovered"]
