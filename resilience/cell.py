@@ -391,6 +391,14 @@ class Cell:
             except StorageIncompatible as error:
                 error.key = self.key  # it says nothing of the other records
                 raise
+            except Exception:
+                payload: object = snapshot.payload
+                if isinstance(payload, bytes):
+                    raise
+                what = type(payload).__name__
+                raise PluginError(
+                    f"storage {self.ports.name}: load of {self.key} returned a payload that is {what}, not bytes"
+                ) from None
         self.view = view = View(snapshot, state, monotonic)
         return view
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _PREFIX = f"{PROJECT}_"
+_AWAITED = {f"{_PREFIX}aload", f"{_PREFIX}asave"}
 _NEVER_FILLED: dict[object, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 
 
@@ -59,6 +60,16 @@ def implemented(plugin: object) -> list[str]:
     return [name for name in specifications() if name in marked]
 
 
+def has_hooks(plugin: object) -> bool:
+    """Whether anything of a plugin is marked as a hook, be it one of a newer version."""
+    return any(options_of(function) for _, function in _functions(plugin))
+
+
+def needs_object(plugin: type) -> bool:
+    """Whether hooks of a class are methods of the objects that are made of it."""
+    return any(options_of(function) and _needs_self(plugin, attribute) for attribute, function in _functions(plugin))
+
+
 def options_of(function: object) -> Mapping[str, Any] | None:
     """Return what `hookimpl` has marked a function with; `None` if it has not."""
     options = getattr(function, f"{PROJECT}_impl", None)
@@ -86,6 +97,8 @@ def _needs_self(plugin: object, attribute: str) -> bool:
 def _misfit_of_arguments(function: Any, hook: str, spec: Any, *, bound: bool) -> str | None:
     known = list(inspect.signature(spec).parameters)
     has = f"It has {', '.join(known) or 'none'}"
+    if inspect.iscoroutinefunction(function) and hook not in _AWAITED:
+        return "is a coroutine function, and nothing awaits what it returns: write `def`"
     for parameter in list(inspect.signature(function).parameters.values())[0 if bound else 1 :]:
         name = parameter.name
         stars = _NEVER_FILLED.get(parameter.kind)

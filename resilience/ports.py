@@ -90,7 +90,11 @@ def connect(
     _register(manager, storage, f"{name}:", origin)  # no observer is called like this
     watched = [_register(manager, plugin, label, origin) for label, plugin in observers]
     callers: dict[str, Caller] = {hook: getattr(manager.hook, f"{PROJECT}_{hook}") for hook in (*_HOOKS, *_TOLD)}
-    ports = Ports(name, frozenset(getattr(storage, "capabilities", ())), storage)
+    capabilities: Any = getattr(storage, "capabilities", ())
+    if not hasattr(capabilities, "__iter__") or isinstance(capabilities, str):
+        what = f"{capabilities!r:.80}"
+        raise PluginError(f"storage {name}: its capabilities are a set of Capability, not {what}")
+    ports = Ports(name, frozenset(capabilities), storage)
     for hook in _HOOKS:
         function, by = _resolve(manager, callers[hook], name)
         if function is not None and trace is not None:
@@ -187,6 +191,8 @@ def _register(manager: pluggy.PluginManager, plugin: object, name: str, origin: 
 
     from resilience import fitting
 
+    if isinstance(plugin, type) and fitting.needs_object(plugin):
+        raise PluginError(f"{origin(name)}: {plugin.__name__} is a class: hand in an object made of it")
     if (wrong := fitting.misfit(plugin)) is not None:
         raise PluginError(f"{origin(name)}: {wrong}")
     try:

@@ -122,6 +122,33 @@ class Alive:
                 yield thing, self._known.get(reference)
 
 
+def _check_timeout(seconds: Any) -> None:
+    if not (isinstance(seconds, int | float) and 0 < seconds <= 3600):
+        raise ConfigurationError(
+            f"Runtime(storage_timeout=…): {seconds!r:.80} is refused: it is a number of seconds above 0, at most 3600"
+        )
+
+
+def _check_environ(environ: Mapping[Any, Any]) -> None:
+    for name, value in environ.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            what = type(value if isinstance(name, str) else name).__name__
+            raise ConfigurationError(
+                f"Runtime(environ=…): {name!r:.80}: variables and their values are text, not {what}"
+            )
+
+
+def _check_told(observers: Iterable[tuple[str, object]]) -> None:
+    """Refuse what somebody handed in to be told of things and would never be."""
+    from resilience.fitting import has_hooks
+
+    for name, observer in observers:
+        if not has_hooks(observer):
+            raise PluginError(
+                f"plugin {name}: it has no hook, so it would be told nothing: mark its methods with @hookimpl"
+            )
+
+
 class Runtime:
     """Settings, plugins and clock of one storage; guards bind to the current one at their first use.
 
@@ -139,6 +166,8 @@ class Runtime:
     :param environ: the variables to read; those of the process if left out.
     :param plan: what an earlier run of the command line came to, to be taken over, see `resilience.plan`.  For a
         process that ends soon: nothing looks whether something changes meanwhile.
+    :raises ConfigurationError: the URL is empty, the time-out is no number of seconds above 0, at most an hour, or a
+        variable is no text.
     """
 
     def __init__(
@@ -154,6 +183,12 @@ class Runtime:
         self.begun = wall()
         """Wall-clock second at which it was made; nothing was read or loaded for it before."""
         self._plan = plan
+        if storage == "":
+            raise ConfigurationError("Runtime(storage=…): it is empty: give it a URL, or leave it out")
+        if storage_timeout is not None:
+            _check_timeout(storage_timeout)
+        if environ is not None:
+            _check_environ(environ)
         self._storage = storage
         self._storage_timeout = storage_timeout
         self._clock: Clock = SystemClock() if clock is None else clock
@@ -331,6 +366,7 @@ class Runtime:
         named = [(f"{type(plugin).__name__} #{number}", plugin) for number, plugin in enumerate(self._observers, 1)]
         installed = plugins.observers(self)
         ports, observers = self._connect(storage, url, [*installed, *named])
+        _check_told(named)
         engine = self._engine(storage, ports, observers, self.configuration.core.max_staleness)
         opened = Opened(url, storage, ports, engine, [*installed, *named])
         opened.made_with = self._made_with(self.configuration, url)

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resilience import CircuitBreaker, ConfigurationError, Runtime
+from resilience import (
+    CircuitBreaker,
+    ConfigurationError,
+    Event,
+    Key,
+    PluginError,
+    Runtime,
+    Snapshot,
+    StorageUnavailable,
+    Version,
+    hookimpl,
+)
+from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,6 +101,98 @@ def test_what_is_restored_is_a_status(breaker: CircuitBreaker, status: Any) -> N
 def test_a_runtime_that_is_none(runtime: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"'payments'.: runtime is a Runtime, not "):
         CircuitBreaker("payments", runtime=runtime)
+
+
+@pytest.mark.parametrize("seconds", ["250ms", b"1", [], -1, 0, float("nan"), float("inf"), 3601])
+def test_a_time_out_that_is_none(seconds: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"Runtime\(storage_timeout=…\): .* is refused: it is a number of sec"):
+        Runtime(storage="memory:", storage_timeout=seconds)
+
+
+@pytest.mark.parametrize(
+    "environ", [{"RESILIENCE_STORAGE": 5}, {"X": None}, {1: "x"}, {b"RESILIENCE_STORAGE": "file:"}]
+)
+def test_a_variable_that_is_no_text(environ: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"Runtime\(environ=…\): .*variables and their values are text, not "):
+        Runtime(environ=environ)
+
+
+def test_a_url_that_is_empty() -> None:
+    with pytest.raises(ConfigurationError, match=r"Runtime\(storage=…\): it is empty"):
+        Runtime(storage="")
+
+
+class Told:
+    @hookimpl
+    def resilience_event(self, event: Event) -> None:
+        raise NotImplementedError
+
+
+class ToldLater:
+    @hookimpl
+    async def resilience_event(self, event: Event) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("observer", "message"),
+    [
+        (None, "plugin NoneType #1: it has no hook, so it would be told nothing: mark its methods with @hookimpl"),
+        ("x", "plugin str #1: it has no hook, so it would be told nothing: mark its methods with @hookimpl"),
+        (Told, "plugin type #1: Told is a class: hand in an object made of it"),
+        (
+            ToldLater(),
+            "plugin ToldLater #1: resilience_event is a coroutine function, and nothing awaits what it ret",
+        ),
+    ],
+    ids=["nothing", "text", "class", "coroutine"],
+)
+def test_an_observer_that_would_be_told_nothing(observer: object, message: str) -> None:
+    with Runtime(storage="memory:", environ={}, observers=[observer]), pytest.raises(PluginError) as refused:
+        CircuitBreaker("payments").status()
+    assert str(refused.value).startswith(message)
+
+
+class Storage(MemoryStorage):
+    """Storage in memory; what it holds can be something else than bytes."""
+
+    loads: Any = None
+
+    def __init__(self) -> None:
+        super().__init__("memory:")
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        loaded = super().resilience_load(key, timeout)
+        return loaded if self.loads is None else Snapshot(self.loads, Version("1", 1))
+
+
+@pytest.mark.parametrize("capabilities", [None, "INLINE", 1])
+def test_capabilities_that_are_no_set(capabilities: Any) -> None:
+    storage = Storage()
+    storage.capabilities = capabilities
+    with Runtime(storage=storage, environ={}), pytest.raises(PluginError, match="its capabilities are a set of Capab"):
+        CircuitBreaker("payments").status()
+
+
+def test_a_storage_that_is_a_class() -> None:
+    with (
+        Runtime(storage=Storage, environ={}),
+        pytest.raises(PluginError, match="storage type: Storage is a class: hand in an object made of it"),
+    ):
+        CircuitBreaker("payments").status()
+
+
+@pytest.mark.parametrize("payload", ["text", bytearray(b"{}"), 5])
+def test_a_payload_that_is_no_bytes_is_the_storages_fault(payload: object) -> None:
+    storage = Storage()
+    storage.loads = payload
+    what = type(payload).__name__
+    with (
+        Runtime(storage=storage, environ={}),
+        pytest.raises(StorageUnavailable, match=f"load of .*'payments' returned a payload that is {what}, not bytes"),
+    ):
+        CircuitBreaker("payments").status(strict=True)
 
 
 @pytest.mark.parametrize("name", [None, 1, b"x"])
