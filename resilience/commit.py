@@ -9,7 +9,7 @@ ones.  `sleep` and `wait` are asked for like hooks, where others commit the same
 from __future__ import annotations
 
 from resilience.clock import sleep
-from resilience.contention import Contention
+from resilience.contention import PATIENCE, Contention
 from resilience.errors import (
     PluginError,
     ResilienceError,
@@ -19,6 +19,7 @@ from resilience.errors import (
     StorageUnavailable,
 )
 from resilience.policy import Control, Report
+from resilience.storage import Word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ def commit(  # noqa: C901, PLR0912, PLR0915 - one road, each way out of which sa
                     try:
                         if ports.asave is None:  # nobody would await it: not to stop here saves 0.3 µs
                             saved: object = ports.save(key, payload, expected, expires_at, seconds)
+                        elif not seconds:  # no server answers in no time, and whether it was saved nobody would know
+                            done.is_unknown = False
+                            raise Outrun(f"{key}: the time was up before it could be saved", key=key)
                         else:
                             saved = yield ports.save, (key, payload, expected, expires_at, seconds)
                     except StorageConflict as conflict:
@@ -199,7 +203,9 @@ def _take_turn(
         cell.contention = None
         return True
     try:
-        yield from _sleep(cell.ports, contention.gives_way(now, clock.draw()), deadline - now, patient=patient)
+        pause = contention.gives_way(now, clock.draw())
+        if pause:
+            yield from _pause(cell, contention, pause, clock, deadline, patient=patient)
     except BaseException as error:
         if lane is not None:
             lane.leave(done, (), clock.monotonic(), error)
@@ -253,7 +259,30 @@ def _wait(cell: Cell, times: int, clock: SharedClock, deadline: float, *, patien
         contention = cell.contention = Contention(now)
     if now + contention.takes >= deadline:
         raise Outrun(f"{cell.key}: others committed first until the time was up", key=cell.key)
-    yield from _sleep(cell.ports, contention.met(now, times, clock.draw()), deadline - now, patient=patient)
+    pause = contention.met(now, times, clock.draw())
+    if pause:
+        yield from _pause(cell, contention, pause, clock, deadline, patient=patient)
+
+
+def _pause(
+    cell: Cell, contention: Contention, pause: float, clock: SharedClock, deadline: float, *, patient: bool
+) -> Requests[None]:
+    """Let others go first; where their commits are heard of, until no more are."""
+    begun = now = clock.monotonic()
+    view = cell.view
+    word = None if view is None else view.snapshot.is_current
+    if not isinstance(word, Word) or word.look is None:
+        yield from _sleep(cell.ports, pause, deadline - now, patient=patient)
+        return
+    until = min(begun + PATIENCE, (begun + deadline) / 2)
+    while now < until:
+        heard = word.view[0]
+        yield from _sleep(cell.ports, pause, 2 * (until - now), patient=patient)
+        word.look()
+        if word.view[0] == heard:
+            break
+        now = clock.monotonic()
+        pause = contention.listens(now, now - begun, clock.draw())
 
 
 def _sleep(ports: Ports, seconds: float, left: float, *, patient: bool) -> Requests[None]:

@@ -4,8 +4,9 @@ Compare-and-set alone is neither fast nor fair where many commit one record at o
 keeps the server and a processor from the one that is not; and who has just committed knows the version and is ready for
 the next, while who was too late begins with what has been overtaken by then: the same one wins again and again.  So of
 those who want a record, one commits as often as he can for a few milliseconds, while the others sleep.  Then he sleeps,
-and whoever wakes first has his turn.  Nobody knows of anybody but by the conflicts that he meets.  Who never meets one
-may be keeping all others out: so on a storage that machines share he gives way too, now and then.
+and whoever wakes first has his turn.  Nobody knows of anybody but by the conflicts that he meets; or, where a storage
+tells of commits, by what he hears: then he goes on sleeping as long as others commit, and asks the server nothing.  Who
+never meets one may be keeping all others out: so on a storage that machines share he gives way too, now and then.
 
 Behind a lock there are no conflicts, and nothing of this happens.
 """
@@ -32,6 +33,16 @@ longer all of them wait."""
 
 LONGEST = 0.010
 """Seconds of the longest pause, and again a bit more or less."""
+
+QUIET = 0.001
+"""Seconds without a commit after which the turn is free, where commits are heard of, and a bit more or less; or as long
+as `CHANCE` tries take."""
+
+AGED = 0.5
+"""To this part of it that time shrinks for one who has listened long: of those who hear one silence he is the first."""
+
+PATIENCE = 0.050
+"""Seconds for which one listens before he tries all the same: others may never give way."""
 
 SLOWEST = 0.020
 """Seconds of a try; one that takes longer counts as this."""
@@ -86,6 +97,14 @@ class Contention:
             return 0.0
         self.takes = min(now - before, SLOWEST)  # from one answer to the next, on a busy machine too
         return _about(min(max(STEP, self.takes) * times / 2, LONGEST), draw)
+
+    def listens(self, now: float, waited: float, draw: int) -> float:
+        """While others have the turn: the seconds without a commit after which it is free.
+
+        :param waited: seconds for which he has listened.
+        """
+        self._began = self._conflict = now
+        return _about(max(QUIET, CHANCE * self.takes) * max(AGED, 1 - waited / PATIENCE), draw)
 
     def committed(self, now: float) -> None:
         """After a commit."""

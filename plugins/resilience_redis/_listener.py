@@ -30,6 +30,9 @@ _PATIENCE = 0.25
 _REST = 0.001
 """Seconds until the thread looks again after it has heard something.  Where many commit at once, it would wake for each
 message else, in every process, and take more time from those who commit than the commits take."""
+_LONGEST_REST = 0.008
+"""Seconds that it becomes, twice as long each time, as long as more comes than one message: whoever decides meanwhile
+looks himself."""
 _MOMENT = 0.001
 """Seconds that one who is about to decide waits at most for another one who is reading."""
 _LONGEST = 10_000
@@ -195,13 +198,15 @@ class _Ear:
         self._is_asking = True  # to subscribe is a question too
         with selectors.DefaultSelector() as selector:
             selector.register(self._stream, selectors.EVENT_READ)
+            rest = 0.0
             while not self.ended.is_set():
                 with self._reading:
                     self._ask()
                 if selector.select(self._max_staleness / 8):
                     with self._reading:
-                        self._hear()
-                    clock.sleep(_REST)
+                        is_crowded = self._hear() > 1
+                    rest = min(2 * rest, _LONGEST_REST, self._max_staleness / 8) if is_crowded and rest else _REST
+                    clock.sleep(rest)
 
     def _ask(self) -> None:
         """See whether the server is heard, and ask it for a sign of life when it is time."""
@@ -214,13 +219,14 @@ class _Ear:
             self._stream.sendall(b"*1\r\n$4\r\nPING\r\n")
             self._asked, self._is_asking = now, True
 
-    def _hear(self) -> None:
-        """Read all that has come, and tell the last that was said of each record."""
+    def _hear(self) -> int:
+        """Read all that has come, tell the last that was said of each record, and return how much came."""
         unread = self._unread + self._read()
         told: dict[bytes, Version | None] = {}
-        end = 0
+        end = count = 0
         while found := _REPLY.match(unread, end):
             end = found.end()
+            count += 1
             if found[1] is None:
                 self._answered, self._is_asking = self._asked, False
             else:
@@ -236,6 +242,7 @@ class _Ear:
             self.error = None
             self.is_live = True
             self.tried.set()
+        return count
 
     def _read(self) -> bytes:
         read = b""

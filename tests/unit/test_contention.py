@@ -10,13 +10,29 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from storages import Casual
 
-from resilience import Capability, CircuitBreaker, Runtime, StorageConflict
+from resilience import Capability, CircuitBreaker, Freshness, Runtime, Snapshot, StorageConflict, Version
 from resilience import commit as commits
-from resilience.contention import AWAY, CHANCE, FORGOTTEN, LONGEST, SLOWEST, STEP, STREAK, TRIES, UNKNOWING, Contention
+from resilience.contention import (
+    AGED,
+    AWAY,
+    CHANCE,
+    FORGOTTEN,
+    LONGEST,
+    PATIENCE,
+    QUIET,
+    SLOWEST,
+    STEP,
+    STREAK,
+    TRIES,
+    UNKNOWING,
+    Contention,
+)
 from resilience.testing import AwaitedFaultyStorage, FaultyStorage, ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from resilience import Key
 
 MIDDLE = 2**63
 """Random bits that make a pause neither shorter nor longer."""
@@ -80,6 +96,22 @@ class TestTurns:
             contention.committed(now)
         assert sum(pause > 0 for pause in pauses) == pytest.approx(1 / (UNKNOWING + AWAY), abs=1)
         assert not contention.is_over(now)
+
+    def test_who_has_listened_long_takes_a_shorter_silence_for_one(self) -> None:
+        contention = Contention(0.0)
+        assert contention.listens(0.0, 0.0, MIDDLE) == pytest.approx(QUIET)
+        assert contention.listens(0.0, PATIENCE / 4, MIDDLE) == pytest.approx(0.75 * QUIET)
+        assert contention.listens(0.0, PATIENCE, MIDDLE) == pytest.approx(AGED * QUIET)
+        contention.met(0.0, 1, MIDDLE)
+        contention.met(0.005, 2, MIDDLE)
+        assert contention.listens(0.0, 0.0, MIDDLE) == pytest.approx(CHANCE * 0.005)
+
+    def test_who_has_listened_has_a_whole_turn(self) -> None:
+        contention = Contention()
+        contention.listens(1.0, 0.0, MIDDLE)
+        contention.committed(1.0 + STREAK - AWAY / 2)
+        assert contention.gives_way(1.0 + STREAK - 0.0001, MIDDLE) == 0
+        assert contention.gives_way(1.0 + STREAK, MIDDLE) > 0
 
     def test_it_is_forgotten(self) -> None:
         contention = Contention(1.0)
@@ -253,6 +285,96 @@ def test_on_an_event_loop_that_nothing_is_awaited_on_nobody_sleeps(
     crowded.runtime.close()
 
 
+# --- where commits are heard of ---------------------------------------------------------------------------------------
+
+
+class Told(Server):
+    """The same; whoever looks hears of so many commits of others more, one each time."""
+
+    heard = 0
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.freshness = Freshness(self.look)
+        self.freshness.prove()
+
+    def look(self) -> None:
+        if self.heard:
+            self.heard -= 1
+            for key in self.memory.resilience_keys():
+                self.freshness.hear(key, Version("others", 1000 - self.heard))
+
+    def _judged(self, key: Key, snapshot: Snapshot) -> Snapshot:
+        begun = self.freshness.begin(key)
+        return Snapshot(snapshot.payload, snapshot.version, self.freshness.judge(snapshot.version, begun))
+
+    def _load(self, key: Key, timeout: float) -> Snapshot:
+        return self._judged(key, super()._load(key, timeout))
+
+    def _save(self, key: Key, payload: bytes, expected: Any, expires_at: Any, timeout: float) -> Snapshot:
+        return self._judged(key, super()._save(key, payload, expected, expires_at, timeout))
+
+
+class Listening(Crowded):
+    """A breaker on it."""
+
+    def __init__(self, storage: FaultyStorage, told: Told) -> None:
+        super().__init__(storage)
+        self.told = told
+
+    def too_late(self, heard: int) -> None:
+        """Let others be faster twice, and commit so often while this one listens."""
+
+        def conflict(function: Any, arguments: Any) -> Any:
+            key, *_ = arguments
+            raise StorageConflict("others were faster", current=self.told._load(key, 1.0))
+
+        self.storage.plan("save", 1, conflict).plan("save", 2, conflict)
+        self.told.heard = heard
+
+
+@pytest.fixture(params=[FaultyStorage, AwaitedFaultyStorage])
+def listening(request: pytest.FixtureRequest, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Listening]:
+    told = Told(f"server:{tmp_path}")
+    made = Listening(request.param(told), told)
+    monkeypatch.setattr(commits, "sleep", made.sleep)
+    monkeypatch.setattr(asyncio, "sleep", made.asleep)
+    yield made
+    made.runtime.close()
+
+
+def test_who_hears_of_others_asks_the_server_nothing_until_they_are_quiet(listening: Listening) -> None:
+    listening.too_late(heard=4)
+    before = len(listening.storage.calls)
+    listening.fail()
+    assert listening.told.heard == 0
+    assert len(listening.slept) == 5  # the first as after any conflict, and the last heard nothing
+    assert all(AGED * QUIET / 2 <= seconds <= QUIET * 1.5 for seconds in listening.slept[1:])
+    asked = [call for call in listening.storage.calls[before:] if "lock" not in call]
+    assert [call.removeprefix("a") for call in asked] == ["save", "save", "load", "save"]
+    assert listening.count == 2
+
+
+def test_who_hears_of_others_for_long_tries_all_the_same(listening: Listening) -> None:
+    listening.too_late(heard=1000)
+    begun = listening.clock.monotonic()
+    listening.fail()
+    assert PATIENCE <= listening.clock.monotonic() - begun <= PATIENCE + QUIET * 1.5
+    assert listening.told.heard > 0
+    listening.told.heard = 0
+    assert listening.count == 2
+
+
+def test_who_has_little_time_listens_for_half_of_it(listening: Listening) -> None:
+    listening.runtime.opened.engine.retune(0.02, 0.0, None)
+    listening.too_late(heard=1000)
+    begun = listening.clock.monotonic()
+    listening.fail()
+    assert 0.01 <= listening.clock.monotonic() - begun <= 0.01 + QUIET * 1.5
+    listening.told.heard = 0
+    assert listening.count == 2
+
+
 # --- a crowd, in time that is counted ---------------------------------------------------------------------------------
 
 
@@ -267,6 +389,9 @@ class Member:
         self.conflicts = self.futile = 0
         self.waits: list[float] = []
         self.begun = 0.0
+        self.since: float | None = None
+        """When it began to listen."""
+        self.heard = 0
 
     def draw(self) -> int:
         return self.random.getrandbits(64)
@@ -281,15 +406,23 @@ class Member:
         self.futile += 1
         return self.contention.met(now, self.conflicts, self.draw()) if self.takes_turns else 0.0
 
+    def listens(self, now: float) -> float:
+        assert self.since is not None
+        return self.contention.listens(now, now - self.since, self.draw()) + 30e-6
+
     def won(self, now: float) -> None:
         self.waits.append(now - self.begun)
         self.contention.committed(now)
 
 
-def crowd(size: int, seconds: float, *, takes_turns: bool = True) -> tuple[float, float, float, float]:
+def crowd(
+    size: int, seconds: float, *, takes_turns: bool = True, listens: bool = False
+) -> tuple[float, float, float, float]:
     """Let processes commit one record of a server that does one thing at a time.
 
     As on Redis: 35 µs for a try, 15 for each way, 55 to prepare the next; 200 for who has slept, whose caches are cold.
+
+    :param listens: whether each hears of the others' commits.
 
     :return: commits a second, tries by commit, the smallest share by the mean, and the seconds that 99 of 100 commits
         take at most.
@@ -302,6 +435,14 @@ def crowd(size: int, seconds: float, *, takes_turns: bool = True) -> tuple[float
         if now > seconds:
             break
         member = members[number]
+        if member.since is not None:
+            if member.heard != version and now - member.since < PATIENCE:
+                member.heard = version
+                heapq.heappush(arrivals, (now + member.listens(now), number))
+                continue
+            member.since, member.known = None, version  # it is loaded
+            heapq.heappush(arrivals, (now + 250e-6, number))
+            continue
         free = max(now, free) + 35e-6 * member.random.uniform(0.8, 1.3)
         answered = free + 15e-6
         won, member.known = member.known == version, version + (member.known == version)
@@ -311,6 +452,8 @@ def crowd(size: int, seconds: float, *, takes_turns: bool = True) -> tuple[float
             pause = member.before(answered)
         else:
             pause = member.lost(answered)
+        if listens and pause:
+            member.since, member.heard = answered, version
         prepared = answered + pause + member.random.uniform(0.9, 1.3) * (200e-6 if pause else 55e-6)
         heapq.heappush(arrivals, (prepared + 15e-6, number))
     counts = [len(member.waits) for member in members]
@@ -319,13 +462,14 @@ def crowd(size: int, seconds: float, *, takes_turns: bool = True) -> tuple[float
     return len(waits) / seconds, tries, min(counts) * size / len(waits), waits[len(waits) * 99 // 100]
 
 
+@pytest.mark.parametrize("listens", [False, True])
 @pytest.mark.parametrize("size", [2, 8, 16])
-def test_many_get_through_in_fair_shares_and_few_tries(size: int) -> None:
-    rate, tries, share, most = crowd(size, 2.0)
+def test_many_get_through_in_fair_shares_and_few_tries(size: int, listens: bool) -> None:  # noqa: FBT001 - pytest's
+    rate, tries, share, most = crowd(size, 2.0, listens=listens)
     alone, *_ = crowd(1, 0.1)
     print(f"{rate:.0f}/s, one alone {alone:.0f}/s, {tries:.2f} tries, share {share:.2f}, p99 {most * 1e3:.0f} ms")
     assert rate > 0.6 * alone
-    assert tries < 1.7
+    assert tries < (1.3 if listens else 1.7)
     assert share > 0.25
     assert most < 0.01 * size
 
