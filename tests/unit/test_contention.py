@@ -256,6 +256,20 @@ def test_so_does_giving_way(crowded: Crowded) -> None:
 
 
 @pytest.mark.parametrize("crowded", [AwaitedFaultyStorage], indirect=True)
+def test_no_save_begins_without_time_for_an_answer(crowded: Crowded) -> None:
+    def slowly(load: Any, arguments: Any) -> Any:
+        crowded.clock.advance(0.25)
+        return load(*arguments)
+
+    crowded.storage.plan("load", 1, slowly)
+    before = len(crowded.storage.calls)
+    crowded.breaker.record_failure()
+    assert "save" not in crowded.storage.calls[before:]  # nobody would know whether it was done
+    assert not crowded.breaker.status().degraded
+    assert crowded.count == 2  # it was owed
+
+
+@pytest.mark.parametrize("crowded", [AwaitedFaultyStorage], indirect=True)
 def test_a_coroutine_stops_nobody_else(crowded: Crowded, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(_: float) -> None:
         pytest.fail("it sleeps where others wait")
