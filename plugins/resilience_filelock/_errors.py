@@ -32,6 +32,8 @@ _HINTS: Final = {
     errno.ENOLCK: "the file system has no locks; choose another folder with RESILIENCE_STORAGE",
     errno.ENOSYS: "the system has no file locks; choose another storage with RESILIENCE_STORAGE",
 }
+NOT_OURS: Final = _ONE_FILE | _DENIED | {errno.ENOENT}
+"""What opening a file fails with that is no record of ours, or no longer: to list records passes it over."""
 NOT_THERE: Final = (FileNotFoundError, NotADirectoryError)
 
 

@@ -10,6 +10,7 @@ import stat
 from itertools import islice
 
 from resilience import Key, clock
+from resilience_filelock._errors import NOT_OURS
 from resilience_filelock._lock import native
 from resilience_filelock._paths import SUFFIX
 from resilience_filelock._record import (
@@ -43,7 +44,7 @@ _NEIGHBOURS: Final = 16
 def list_keys(folder: str) -> list[Key]:
     """List the keys of all records below a folder.
 
-    :raises OSError: the folder is there and cannot be read.
+    :raises OSError: the folder is there and cannot be read, or a file in it.
     """
     keys: list[Key] = []
     try:
@@ -59,18 +60,23 @@ def list_keys(folder: str) -> list[Key]:
 
 
 def _peek(path: str) -> tuple[Key, int] | None:
-    """Key and head of a file; `None` if it cannot be told."""
+    """Key and head of a file; `None` if it has none, or is not ours.
+
+    :raises OSError: that cannot be told now, and who asks for all would miss one.
+    """
     try:
         descriptor = os.open(path, OPEN_FLAGS & ~os.O_RDWR)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in NOT_OURS:
+            return None
+        raise
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
         data = pread(descriptor, MAX_HEADER, HEAD_OFFSET)
         _, (kind, name) = decode_header(bytes(HEAD_OFFSET) + data)
         return Key(kind, name), HEAD.unpack_from(data)[0]
-    except (OSError, ValueError, Damaged, Newer):
+    except (ValueError, Damaged, Newer):
         return None
     finally:
         os.close(descriptor)

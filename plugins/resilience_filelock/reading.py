@@ -74,7 +74,7 @@ class FileReader:
         Files that are damaged beyond their key, or another user's, are passed over, as by `resilience_keys`.
 
         :raises Unclear: the folders are not there, or not to be trusted.
-        :raises OSError: they cannot be read.
+        :raises OSError: they cannot be read, or a file in them.
         """
         folder = f"{self._folder}{os.sep}{os.path.dirname(base_of(Key(kind, 'any')))}"
         status = self._examine(folder)
@@ -85,13 +85,17 @@ class FileReader:
                     continue
                 try:
                     descriptor = os.open(entry.path, _ONLY_READ)
-                except OSError:
-                    continue  # somebody took it away meanwhile, or it is not for us
+                except OSError as error:
+                    from resilience_filelock._errors import NOT_OURS
+
+                    if error.errno in NOT_OURS:
+                        continue
+                    raise
                 try:
                     if user is not None and os.fstat(descriptor).st_uid != user:
                         continue
                     key, snapshot = _read(pread(descriptor, _MOST, HEAD_OFFSET))
-                except (OSError, Unclear):
+                except Unclear:
                     continue
                 finally:
                     os.close(descriptor)

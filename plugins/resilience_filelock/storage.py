@@ -19,7 +19,7 @@ from resilience import (
     clock,
     hookimpl,
 )
-from resilience_filelock._errors import unavailable
+from resilience_filelock._errors import NOT_THERE, unavailable
 from resilience_filelock._file import (
     LOOK,
     Mode,
@@ -402,8 +402,12 @@ class FileStorage:
     def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
         """See `resilience.hookspecs`."""
         entry = self._entry(key)
-        if not os.path.lexists(entry.path):
+        try:
+            os.lstat(entry.path)
+        except NOT_THERE:
             return False
+        except OSError as error:
+            raise unavailable(error, "cannot delete", entry.path, key) from error
         with self.resilience_lock(key, timeout):
             entry, file = self._locked(key)
             try:

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import mmap
 import multiprocessing
 import os
 import random
@@ -22,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from resilience import Key, ResilienceError, StorageConflict, StorageLockTimeout, StorageUnavailable, clock
-from resilience_filelock import FileStorage, _file, _folder, _system, storage
+from resilience_filelock import FileStorage, _file
 from resilience_filelock._lock import native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 KEY = Key("circuit_breaker", "payments")
 LONG = 60.0
@@ -281,168 +279,6 @@ def test_a_thousand_kills(tmp_path: Path, seed: int) -> None:
     found = alone(kill_writers, str(tmp_path), 250, seed)
     assert found["commits"] > 250
     assert found["files"] < 5 + 250
-
-
-# Each call to the operating system, by the name under which the storage finds it.
-CALLS: list[tuple[Any, str]] = [
-    *((_file, name) for name in ("pwrite", "pread", "sync", "write_all")),
-    (mmap, "mmap"),
-    *((storage, name) for name in ("publish", "sync_folder", "sweep")),
-    (_folder, "pwrite"),
-    (_system, "pwrite"),
-    *((os, name) for name in ("open", "close", "mkdir", "link", "unlink", "replace", "fstat", "lstat")),
-    (native, "lock"),
-    (native, "unlock"),
-]
-
-
-def scenario(url: str, durable: bool, done: Callable[[str], object]) -> None:
-    """Birth, commits, growth, discard, deletion, birth again."""
-    one = FileStorage(url, plan(durable))
-    for padding in (0, 100, 100, 3000, 100, 9000):
-        add_one(one, padding=padding)
-        done("commit")
-    with one.resilience_lock(KEY, LONG):
-        one.resilience_discard(KEY, "test", LONG)
-    done("discard")
-    add_one(one)
-    done("commit")
-    one.resilience_delete(KEY, None, LONG)
-    done("delete")
-    add_one(one)
-    done("commit")
-
-
-def plan(durable: bool) -> Any:
-    return FileStorage.Settings(durability="fsync" if durable else "none")
-
-
-def after_each(steps: list[str]) -> int:
-    """The count that the record has after these steps."""
-    count = 0
-    for step in steps:
-        count = count + 1 if step == "commit" else 0
-    return count
-
-
-SCENARIO = ["commit"] * 6 + ["discard", "commit", "delete", "commit"]
-
-
-def kill_at_each_call(folder: str, durable: bool) -> int:
-    """Kill a process before its first call to the operating system, its second, …; look at what it leaves each time."""
-    native.unlock = native.unlock  # imports filelock, once for all that are forked
-    for nth in itertools.count(1):
-        url = f"file://{folder}/{nth}"
-        reader, writer = os.pipe()
-
-        def work(nth: int = nth, url: str = url, writer: int = writer) -> None:
-            calls: Iterator[int] = itertools.count(1)
-            for module, name in CALLS:
-                original = getattr(module, name)
-
-                def dying(*args: Any, original: Any = original, **kwargs: Any) -> Any:
-                    if next(calls) == nth:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return original(*args, **kwargs)
-
-                setattr(module, name, dying)
-            scenario(url, durable, lambda step: os.write(writer, f"{step}\n".encode()))
-            calls = itertools.repeat(0)  # what a measuring coverage calls at the end does not count
-
-        child = forked(work)
-        _, status = os.waitpid(child, 0)
-        os.close(writer)
-        with os.fdopen(reader, encoding="ascii") as pipe:
-            said = pipe.read().split()
-        if status == 0:
-            assert said == SCENARIO
-            return nth
-        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
-        look_after_a_kill(url, durable, said)
-        shutil.rmtree(f"{folder}/{nth}", ignore_errors=True)
-    raise AssertionError  # pragma: no cover - the loop has no end
-
-
-def look_after_a_kill(url: str, durable: bool, said: list[str]) -> None:
-    one = FileStorage(url, plan(durable))
-    before = clock.monotonic()
-    snapshot = one.resilience_load(KEY, 2)
-    found = json.loads(snapshot.payload)["count"] if snapshot.payload else 0
-    # What was said is there; the step that was not said may be.
-    assert found in {after_each(said), after_each([*said, SCENARIO[len(said)]])}, said
-    assert (snapshot.version.number if snapshot.version else 0) == found
-    assert add_one(one) == found + 1
-    assert clock.monotonic() - before < 2
-
-
-@pytest.mark.parametrize("durable", [False, True], ids=["none", "fsync"])
-def test_a_kill_before_any_call_to_the_system_leaves_the_old_state_or_the_new(tmp_path: Path, durable: bool) -> None:
-    assert alone(kill_at_each_call, str(tmp_path), durable) > 100
-
-
-STRACE = shutil.which("strace")
-SCRIPT = """
-import sys
-from processes.test_file_storage import scenario
-scenario(sys.argv[1], False, lambda step: print(step, flush=True))
-"""
-
-
-def traced(inject: str, url: str) -> subprocess.CompletedProcess[str]:
-    assert STRACE is not None
-    command = [STRACE, "-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64,link,rename,unlink,flock", "-e", inject]
-    paths = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.run(
-        [*command, sys.executable, "-c", SCRIPT, url],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-        check=False,
-    )
-
-
-def strace_works() -> bool:
-    if STRACE is None:
-        return False
-    return subprocess.run([STRACE, "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode == 0
-
-
-@pytest.mark.skipif(not strace_works(), reason="strace is not here or may not trace")
-@pytest.mark.parametrize(
-    ("call", "nth"),
-    [
-        ("pwrite64", 3),
-        ("rename", 1),
-        *(
-            pytest.param(call, nth, marks=pytest.mark.heavy)
-            for call in ("pwrite64", "flock")
-            for nth in (1, 2, 4, 8, 9)
-        ),
-        *(pytest.param(call, nth, marks=pytest.mark.heavy) for call in ("link", "unlink") for nth in (1, 2)),
-    ],
-)
-def test_a_kill_inside_a_system_call(tmp_path: Path, call: str, nth: int) -> None:
-    url = f"file://{tmp_path}/state"
-    run = traced(f"inject={call}:signal=KILL:when={nth}", url)
-    assert run.returncode in {-signal.SIGKILL, 128 + signal.SIGKILL}, run.stderr
-    look_after_a_kill(url, False, run.stdout.split())
-
-
-@pytest.mark.heavy
-@pytest.mark.skipif(not strace_works(), reason="strace is not here or may not trace")
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "ENOLCK", "EROFS"])
-@pytest.mark.parametrize(("call", "nth"), [("pwrite64", 2), ("pwrite64", 3), ("link", 1), ("rename", 1), ("flock", 3)])
-def test_an_error_of_the_system_is_said_and_harms_nothing(tmp_path: Path, error: str, call: str, nth: int) -> None:
-    url = f"file://{tmp_path}/state"
-    run = traced(f"inject={call}:error={error}:when={nth}", url)
-    if call == "flock":  # the lock's own error: at the first try for it, another way is tried, which goes well
-        assert run.returncode in {0, 1}
-    else:
-        assert run.returncode == 1
-        assert "resilience.errors.StorageUnavailable" in run.stderr.splitlines()[-1]
-    if run.returncode:
-        look_after_a_kill(url, False, run.stdout.split())
 
 
 # --- fork -------------------------------------------------------------------------------------------------------------

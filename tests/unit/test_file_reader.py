@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 from storages import giving
 
-from resilience import Key, StorageError
+from resilience import Key, StorageError, StorageUnavailable
 from resilience_filelock import FileReader, FileStorage, _paths, reading
 from resilience_filelock._record import HEAD, HEAD_OFFSET, RETIRED
 
@@ -172,19 +173,30 @@ def test_another_users_file_is_not_read(
     assert list(reader.records("circuit_breaker")) == []
 
 
-def test_a_file_that_goes_while_it_is_listed_is_passed_over(
-    storage: FileStorage, reader: FileReader, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "passed_over"), [(errno.ENOENT, True), (errno.EACCES, True), (errno.EMFILE, False), (errno.EIO, False)]
+)
+def test_a_file_that_goes_while_it_is_listed_is_passed_over_one_that_cannot_be_read_now_is_not(
+    storage: FileStorage, reader: FileReader, monkeypatch: pytest.MonkeyPatch, *, number: int, passed_over: bool
 ) -> None:
+    """Else who lists or copies all would miss one, and not know."""
     put(storage, b"here")
     open_file = os.open
 
-    def gone(path: str, flags: int) -> int:
+    def failing(path: str, flags: int) -> int:
         if str(path).endswith(".state"):
-            raise FileNotFoundError(path)
+            raise OSError(number, os.strerror(number), path)
         return open_file(path, flags)
 
-    monkeypatch.setattr(os, "open", gone)
-    assert list(reader.records("circuit_breaker")) == []
+    monkeypatch.setattr(os, "open", failing)
+    if passed_over:
+        assert list(reader.records("circuit_breaker")) == []
+        assert list(storage.resilience_keys()) == []
+    else:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            list(reader.records("circuit_breaker"))
+        with pytest.raises(StorageUnavailable, match=f"cannot list.*{os.strerror(number)}"):
+            storage.resilience_keys()
 
 
 @pytest.mark.parametrize("where", ["state", "state/circuit_breaker"])

@@ -819,6 +819,17 @@ def test_examine_tells_records_that_cannot_be_listed(tmp_path: Path, fail: Faili
         one.resilience_keys()
 
 
+def test_what_cannot_be_looked_at_is_not_said_to_be_gone(tmp_path: Path, fail: Failing) -> None:
+    one = FileStorage(f"file://{tmp_path}/state")
+    put(one, b"here")
+    fail(os, "lstat", errno.EIO)
+    with pytest.raises(StorageUnavailable, match="cannot delete"):
+        one.resilience_delete(KEY, None, SECOND)
+    fail.no_more()
+    assert one.resilience_delete(KEY, None, SECOND)
+    assert not one.resilience_delete(KEY, None, SECOND)
+
+
 # --- plumbing ---------------------------------------------------------------------------------------------------------
 
 
