@@ -362,7 +362,7 @@ class Runtime:
 
         url = self.url
         chosen = self._storage is None or isinstance(self._storage, str)
-        storage = self._make(url) if chosen else self._storage
+        storage = self._make_chosen(url) if chosen else self._storage
         named = [(f"{type(plugin).__name__} #{number}", plugin) for number, plugin in enumerate(self._observers, 1)]
         installed = plugins.observers(self)
         ports, observers = self._connect(storage, url, [*installed, *named])
@@ -436,6 +436,22 @@ class Runtime:
         observers = observers_of(plan, self._observers, self)
         ports, observing = connect_plain(storage, url.partition(":")[0], plan["hooks"], observers)
         return Opened(url, storage, ports, self._engine(storage, ports, observing, plan["max_staleness"]))
+
+    def _make_chosen(self, url: str) -> Any:
+        """Make the storage that a URL names; an error names the place that the URL is from.
+
+        A plugin knows of the variable alone.
+        """
+        try:
+            return self._make(url)
+        except ConfigurationError as error:
+            from resilience.plan import STORAGE
+
+            place = self.configuration.storage_source if self._storage is None else "the given storage"
+            message = str(error)
+            if place == STORAGE or not message.startswith(f"{STORAGE}: "):
+                raise
+            raise ConfigurationError(place + message[len(STORAGE) :]) from error.__cause__
 
     def _make(self, url: str) -> Any:
         """Make the storage that a URL names, and first the one that it holds, if it holds one."""

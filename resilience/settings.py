@@ -457,10 +457,15 @@ class Configuration:
         return all(redact(text) == text for text in texts if text != url)
 
     @property
+    def storage_source(self) -> str:
+        """What says the URL of the storage: its variable, also where nothing says it, or a place in the file."""
+        storage = self._core.get("storage")
+        return _STORAGE if storage is None else storage.source
+
+    @property
     def filed_url(self) -> str | None:
         """The URL of the storage, if the configuration file says it and no variable."""
-        storage = self._core.get("storage")
-        return self.core.storage if storage is not None and storage.source != _STORAGE else None
+        return None if self.storage_source == _STORAGE else self.core.storage
 
     def plugin_values(
         self, name: str, model: type[_Settings], label: str = "storage"

@@ -37,18 +37,18 @@ def folder_of(url: str) -> str:
     """
     scheme, colon, rest = url.partition(":")
     if scheme.lower() != "file" or not colon:
-        raise ConfigurationError(f"{url!r} is not a file URL; write file:///absolute/folder")
+        raise ConfigurationError(f"RESILIENCE_STORAGE: {url!r} is not a file URL; write file:///absolute/folder")
     for mark, part in (("?", "query"), ("#", "fragment")):
         if mark in rest:
             raise ConfigurationError(
-                f"{url!r} has a {part}, which a file storage has no use for; write a {mark} in a folder's name as "
-                f"%{ord(mark):02X}, and settings as variables (RESILIENCE_FILE__DURABILITY=fsync)"
+                f"RESILIENCE_STORAGE: {url!r} has a {part}, which a file storage has no use for; write a {mark} in a "
+                f"folder's name as %{ord(mark):02X}, and settings as variables (RESILIENCE_FILE__DURABILITY=fsync)"
             )
     if rest.startswith("//"):
         host, slash, path = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):
             raise ConfigurationError(
-                f"{url!r} names the host {host!r}, a file storage is on this machine; write "
+                f"RESILIENCE_STORAGE: {url!r} names the host {host!r}, a file storage is on this machine; write "
                 f"file:///{host}{slash}{path} with three slashes if it is a folder"
             )
         rest = slash + path
@@ -56,7 +56,7 @@ def folder_of(url: str) -> str:
     if sys.platform == "win32":  # pragma: no cover - tested on Linux only
         path = path.lstrip("/").replace("/", "\\")
     if not os.path.isabs(path):
-        raise ConfigurationError(f"{url!r} has no absolute path; write file:///absolute/folder")
+        raise ConfigurationError(f"RESILIENCE_STORAGE: {url!r} has no absolute path; write file:///absolute/folder")
     return os.path.normpath(path)
 
 
@@ -69,10 +69,12 @@ def _unquote(text: str, url: str) -> str:
         try:
             decoded = first + b"".join(bytes.fromhex(part[:2].decode("ascii")) + part[2:] for part in rest)
         except ValueError:
-            raise ConfigurationError(f"{url!r} has a % without two hexadecimal digits; write %25 for a %") from None
+            raise ConfigurationError(
+                f"RESILIENCE_STORAGE: {url!r} has a % without two hexadecimal digits; write %25 for a %"
+            ) from None
         result = os.fsdecode(decoded)
     if "\0" in result:
-        raise ConfigurationError(f"{url!r} has a NUL character in its path")
+        raise ConfigurationError(f"RESILIENCE_STORAGE: {url!r} has a NUL character in its path")
     return result
 
 

@@ -148,7 +148,7 @@ def test_settings_of_both_are_known_and_checked() -> None:
     ],
 )  # fmt: skip
 def test_errors_name_which_of_them(url: str, says: str) -> None:
-    with Runtime(storage=url, environ={}) as runtime, pytest.raises(ConfigurationError) as refused:
+    with Runtime(environ={"RESILIENCE_STORAGE": url}) as runtime, pytest.raises(ConfigurationError) as refused:
         runtime.keys()
     assert str(refused.value).startswith("RESILIENCE_STORAGE: ")
     assert says in str(refused.value)

@@ -24,6 +24,7 @@ from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from storages import Recorder
 
@@ -120,6 +121,21 @@ def test_a_variable_that_is_no_text(environ: Any) -> None:
 def test_a_url_that_is_empty() -> None:
     with pytest.raises(ConfigurationError, match=r"Runtime\(storage=…\): it is empty"):
         Runtime(storage="")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "fiel:", "memory+file:", "file:relative", "redis://host:port"])
+def test_a_url_that_makes_no_storage_is_named_by_where_it_is_from(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^the given storage: "):
+        Runtime(storage=url, environ={}).keys()
+    if ":" not in url:
+        return  # in a file and in a variable it is refused before: it is no URL
+    file = tmp_path / "resilience.toml"
+    file.write_text(f'storage = "{url}"\n')
+    with pytest.raises(ConfigurationError, match=r"resilience\.toml: storage: ") as refused:
+        Runtime(environ={"RESILIENCE_CONFIG": str(file)}).keys()
+    assert "RESILIENCE_STORAGE: " not in str(refused.value)
+    with pytest.raises(ConfigurationError, match=r"^RESILIENCE_STORAGE: "):
+        Runtime(environ={"RESILIENCE_STORAGE": url}).keys()
 
 
 class Told:
