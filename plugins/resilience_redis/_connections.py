@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilience import StorageUnavailable, clock
 from resilience_redis._errors import Refused, Unreached, is_refusal, refusal
+from resilience_redis._script import packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
         def connect(self) -> None: ...
         def disconnect(self) -> None: ...
-        def pack_commands(self, commands: Sequence[Command], /) -> list[bytes]: ...
         def send_command(self, *command: object, check_health: bool) -> None: ...
         def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...  # noqa: FBT001 - theirs
         def can_read(self, timeout: float) -> bool: ...
@@ -253,7 +253,7 @@ def exchange(connection: Connection, address: Address, commands: Sequence[Comman
     replies: list[Any] = []
     try:
         connection._sock.settimeout(left(deadline))  # noqa: SLF001 - it has no public name
-        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        connection.send_packed_command([packed(commands)], check_health=False)
         while len(replies) < len(commands) and not has_parted(replies):
             if not connection.can_read(left(deadline)):
                 raise TimeoutError("it did not answer in time")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from resilience import StorageUnavailable, clock
 from resilience_redis._connections import has_parted, left
 from resilience_redis._errors import Refused, Unreached, is_refusal, refusal
+from resilience_redis._script import packed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, StreamReader
@@ -164,7 +165,7 @@ async def exchange(connection: AbstractConnection, address: Address, commands: S
     """Send commands in one go and return the replies; an error of the server is one."""
     from redis.exceptions import RedisError
 
-    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    await connection.send_packed_command([packed(commands)], check_health=False)
     replies: list[Any] = []
     while len(replies) < len(commands) and not has_parted(replies):
         try:

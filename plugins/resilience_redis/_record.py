@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from binascii import crc32
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from resilience import Key, StorageCorrupt, Version
@@ -20,6 +21,10 @@ _ESCAPES = (("%", "%25"), (":", "%3A"), ("{", "%7B"), ("}", "%7D"))
 """For the kind, which ends at the first colon.  The name ends at the end of the key: it stays as it is."""
 
 
+_MOST = 1024
+"""Names that are kept."""
+
+
 class Names:
     """The names of all that belongs to one prefix."""
 
@@ -27,11 +32,12 @@ class Names:
         self.channel = f"{prefix}changed".encode()
         self._before = f"{prefix}{{".encode()
         self._aside = f"{prefix}damaged:{{".encode()
+        self.of = lru_cache(_MOST)(self._of)
+        """Return the name of a record, which each commit needs twice."""
         self.pattern = re.sub(rb"[\\*?\[\]]", rb"\\\g<0>", self._before) + b"*"
         """What `SCAN` finds the records by."""
 
-    def of(self, key: Key) -> bytes:
-        """Return the name of a record."""
+    def _of(self, key: Key) -> bytes:
         return self._before + _inner(key)
 
     def aside(self, key: Key) -> bytes:

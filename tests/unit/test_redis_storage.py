@@ -133,9 +133,15 @@ def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- names and records ------------------------------------------------------------------------------------------------
 
 
+def test_commands_as_they_are_sent() -> None:
+    sent = _script.packed([("GET", b"\r\n"), ("SET", "ü", 12)])
+    assert sent == b"*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\n*3\r\n$3\r\nSET\r\n$2\r\n\xc3\xbc\r\n$2\r\n12\r\n"
+
+
 def test_names() -> None:
     names = Names("resilience:")
     assert names.of(Key("circuit_breaker", "payments")) == b"resilience:{circuit_breaker:payments}"
+    assert names.of(Key("circuit_breaker", "payments")) is names.of(Key("circuit_breaker", "payments"))
     keys = [Key("a", "b:c"), Key("a:b", "c"), Key("a", "{x}"), Key("{", "}"), Key("%3A", ":"), Key("a", "ü}")]
     assert len({names.of(key) for key in keys}) == len(keys)
     assert [names.key_of(names.of(key)) for key in keys] == keys
