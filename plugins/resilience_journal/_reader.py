@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from resilience import StorageUnavailable
 from resilience_journal import FILE, OLD
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ class Journal:
         self._close()
 
     def read(self) -> Iterator[Line]:
-        """Yield the lines that were not read yet, across a renaming."""
+        """Yield the lines that were not read yet, across a renaming.
+
+        :raises StorageUnavailable: the journal cannot be read.
+        """
         for _ in range(3):  # a journal that is renamed more often than it is read has no end
             if self._fd is not None:
                 yield from self._to_the_end()
@@ -52,7 +56,12 @@ class Journal:
                 seen = os.fstat(self._fd)
                 self._close()
             following = _opened(self._path)  # before the old one: if it is renamed meanwhile, it is found there
-            self._fd = _opened(self._old)
+            try:
+                self._fd = _opened(self._old)
+            except StorageUnavailable:
+                if following is not None:
+                    os.close(following)
+                raise
             if self._fd is not None:
                 its = os.fstat(self._fd)
                 if not (seen is not None and os.path.samestat(its, seen)) and not (
@@ -92,14 +101,20 @@ class Journal:
 
 
 def _opened(path: str) -> int | None:
+    """Open a file; `None` if there is none.
+
+    :raises StorageUnavailable: what stands there cannot be read.
+    """
     try:
         fd = os.open(path, _FLAGS)
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StorageUnavailable(f"the journal {path!r} cannot be read: {error.strerror}") from error
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
-    return None
+    raise StorageUnavailable(f"the journal {path!r} cannot be read: it is no regular file")
 
 
 def _is(fd: int, path: str) -> bool:

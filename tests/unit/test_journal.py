@@ -14,7 +14,7 @@ import pytest
 from storages import giving
 
 import resilience_journal
-from resilience import Capability, CircuitBreaker, Event, Key, Runtime, Transition, Version
+from resilience import Capability, CircuitBreaker, Event, Key, Runtime, StorageUnavailable, Transition, Version
 from resilience.testing import ManualClock
 from resilience_journal import FILE, OLD, JournalObserver, append, folder_of
 from resilience_journal._reader import Journal
@@ -355,11 +355,14 @@ def test_what_is_no_line_is_passed_over(tmp_path: Path) -> None:
         assert numbers(reading) == [1, 2]
 
 
-def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / FILE)
-    (tmp_path / OLD).mkdir()
-    with Journal(str(tmp_path)) as reading:
-        assert numbers(reading) == []
+@pytest.mark.parametrize("beside", [(), (1, 2)])
+@pytest.mark.parametrize("name", [FILE, OLD])
+def test_what_is_no_file_is_not_read(tmp_path: Path, name: str, beside: tuple[int, ...]) -> None:
+    if name == OLD:
+        write(tmp_path, *beside)
+    os.mkfifo(tmp_path / name)
+    with Journal(str(tmp_path)) as reading, pytest.raises(StorageUnavailable, match="it is no regular file"):
+        numbers(reading)
 
 
 def test_a_folder_that_is_not_there_is_waited_for(tmp_path: Path) -> None:

@@ -86,6 +86,22 @@ def test_events_as_json_are_one_object_a_line(run: Run) -> None:
     assert run("events", "nobody", "--json").out == ""
 
 
+@pytest.mark.parametrize("what", ["a folder", "a loop", "no folder around it"])
+def test_a_journal_that_cannot_be_read_is_said(run: Run, journal: Path, what: str) -> None:
+    journal.parent.parent.mkdir(parents=True, exist_ok=True)
+    if what == "no folder around it":
+        journal.parent.write_text("a file")
+    else:
+        journal.parent.mkdir(mode=0o700)
+        if what == "a folder":
+            journal.mkdir()
+        else:
+            journal.symlink_to(journal)
+    done = run("events")
+    assert (done.status, done.out) == (69, "")
+    assert done.err.startswith(f"resilience: the journal '{journal}' cannot be read: ")
+
+
 def test_nothing_has_happened_yet(run: Run) -> None:
     assert run("events") == (0, "there are no events yet\n", "")
 
