@@ -1,6 +1,7 @@
 """The only place that reads a clock, waits, or draws a random number.
 
-Wall-clock seconds are shared between processes and machines; monotonic seconds measure durations and deadlines.
+A plugin takes `wall()`, `monotonic()` and `sleep(seconds)`.  Wall-clock seconds are shared between processes and
+machines; monotonic seconds measure durations and deadlines.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
         def draw(self) -> int:
             """64 random bits: tokens and jitter are made of them."""
             ...
+
+
+__all__ = ["SystemClock", "monotonic", "sleep", "wall"]
 
 
 class SystemClock:

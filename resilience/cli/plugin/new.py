@@ -8,6 +8,8 @@ import tempfile
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
+from shutil import which
 from typing import TYPE_CHECKING
 
 from resilience import __version__
@@ -68,8 +70,14 @@ def run(shell: Shell, arguments: Namespace) -> int:
         raise Unwritable from error
     for path in written:
         shell.write(f"{target / path}\n")
-    shell.write(f"\nnow: cd {target}; {Path(sys.executable).name} -m pytest\n")
+    shell.write(f"\nnow: cd {quote(str(target))}; {quote(_python())} -m pytest\n")
     return OK
+
+
+def _python() -> str:
+    """Name the interpreter that this runs on as a shell finds it: by its path, if it is not the one of that name."""
+    name = Path(sys.executable).name
+    return name if which(name) == sys.executable else sys.executable
 
 
 def _refuse_taken(name: str) -> None:

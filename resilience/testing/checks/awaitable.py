@@ -23,7 +23,7 @@ def need_awaitable(subject: Subject) -> None:
     :raises Skipped: it has not.
     """
     if subject.handle.ports.aload is None:
-        raise Skipped("the storage has no resilience_aload and resilience_asave: coroutines call it in a thread")
+        raise Skipped("the storage has no resilience_aload and resilience_asave: there is nothing to await")
 
 
 @check("aload and asave do what load and save do", after=("conflicts",), roads=(CALLED,))

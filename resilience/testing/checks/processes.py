@@ -142,7 +142,7 @@ def check_fair_share(subject: Subject) -> None:
             return
     busy = _much_else_to_do()
     if not slow and busy:
-        subject.note(f"{uneven}; but {busy}, and shares unevenly itself: run this again when it is quiet")
+        subject.note(f"{uneven}; but {busy}: such a machine shares unevenly itself, so run this again when it is quiet")
         return
     raise Violation(
         slow or uneven,

@@ -71,6 +71,14 @@ def test_all_files_are_written_and_named(here: Path, run: Run) -> None:
     assert set(done.out.splitlines()) >= {f"resilience-my-store/{file}" for file in TREE}
 
 
+def test_the_interpreter_is_named_as_the_shell_finds_it(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert run("plugin", "new", "my-store").out.endswith(f"; {Path(sys.executable).name} -m pytest\n")
+    monkeypatch.setenv("PATH", str(here))
+    told = run("plugin", "new", "store", "--folder", "my own").out
+    assert told.endswith(f"now: cd 'my own'; {sys.executable} -m pytest\n")
+
+
 def test_nothing_of_the_template_is_left_open(project: Path) -> None:
     for file in TREE:
         text = (project / file).read_text("utf-8")
