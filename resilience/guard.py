@@ -460,7 +460,8 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
             # To merge no keywords costs a sixth of a bare call.
             result = function(*args, **kwargs) if kwargs else function(*args)  # type: ignore[call-arg]
         except BaseException as error:
-            permit.report(*_judged_error(permit, error, None if timer is None else timer() - begun))
+            outcome, name, lasted = _judged_error(permit, error, None if timer is None else timer() - begun)
+            permit.report(outcome, name, lasted)
             raise
         tickets = permit.tickets
         if tickets is None:
