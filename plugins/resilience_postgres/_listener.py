@@ -38,6 +38,10 @@ _REST: Final = 0.001
 """Seconds until the thread looks again after it has heard something: where many commit at once, it would wake for each
 of them else, in every process."""
 
+_LONGEST_REST: Final = 0.008
+"""Seconds that it becomes, twice as long each time, as long as more has come by its end: whoever decides meanwhile
+looks himself."""
+
 _MOMENT: Final = 0.001
 """Seconds that one who is about to decide waits at most for another one who is reading."""
 
@@ -174,15 +178,20 @@ class Listener:
 
     def _hear(self, connection: Connection, selector: selectors.BaseSelector) -> None:
         """Tell what comes, and ask for beats, until nothing comes any more."""
+        rest = 0.0
         while True:
             with self._reading:
                 seconds = self._ask(connection)
-            came = selector.select(seconds)
+            came = selector.select(0)
+            if came and rest:  # more has come meanwhile
+                rest = min(2 * rest, _LONGEST_REST, self._patience / 8)
+            else:
+                came, rest = came or selector.select(seconds), _REST
             self._check()
             with self._reading:
                 self._take(connection)
             if came:
-                clock.sleep(_REST)
+                clock.sleep(rest)
 
     def _ask(self, connection: Connection) -> float:
         """See whether the server is heard of, and ask it for a beat when it is time; for how long nothing is to do."""
