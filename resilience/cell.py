@@ -14,7 +14,7 @@ from resilience.storage import Capability, Snapshot, Word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
     from typing import Any
 
     from resilience.commit import Committed
@@ -231,6 +231,18 @@ class View:
             except ValueError:
                 return False
         return is_current is not None and _says(is_current)
+
+    def regression(self, before: View | None) -> tuple[str, Mapping[str, object]] | None:
+        """Name and data of the event, if a later version stood there `before` this one was asked for.
+
+        An older copy was restored, or a server lost its last commits; no storage does that by itself.
+        """
+        if before is None:
+            return None
+        seen, found = before.snapshot.version, self.snapshot.version
+        if seen is None or found is None or seen.incarnation != found.incarnation or seen.number <= found.number:
+            return None
+        return "version_regression", {"seen": seen.number, "found": found.number}
 
     def is_fresh(self, monotonic: float, max_staleness: float) -> bool:
         """Whether a decision may be made on it."""

@@ -50,8 +50,8 @@ class Committed:
     `step` is its last step, `state` the one to save, `now` the wall-clock second that it used, `version` the one that
     it saved as.
     `moves` are the changes of state, with the epochs that began with them, `tells` the names and data of other events,
-    `resets` those of damaged records that were set aside.  `is_unknown`: it may have been saved, or not.  `joined` are
-    those of other threads or tasks that it takes along.
+    `resets` those of records that were set aside, or are older than before.  `is_unknown`: it may have been saved, or
+    not.  `joined` are those of other threads or tasks that it takes along.
     """
 
     # Defaults stand in the class: hardly a commit has more to say, and to set them each time takes 0.1 µs.
@@ -129,7 +129,7 @@ def commit(  # noqa: C901, PLR0912, PLR0915 - one road, each way out of which sa
                             saved = yield ports.save, (key, payload, expected, expires_at, seconds)
                     except StorageConflict as conflict:
                         done.is_unknown = False
-                        _overtaken(cell, conflict, now)
+                        _overtaken(cell, view, conflict, done, now)
                     except ResilienceError:
                         raise
                     except Exception as error:
@@ -343,14 +343,15 @@ def answer(
         raise _blamed(cell, error) from error
 
 
-def _overtaken(cell: Cell, conflict: StorageConflict, now: float) -> None:
+def _overtaken(cell: Cell, before: View, conflict: StorageConflict, done: Committed, now: float) -> None:
     """Somebody without the lock committed first: go on from what he committed, if the storage says what that is."""
     cell.view = None
     if conflict.current is not None:
         try:
-            cell.adopt(conflict.current, now)
+            view = cell.adopt(conflict.current, now)
         except ValueError:
-            pass  # if it is damaged, the next turn finds out under the lock
+            return  # if it is damaged, the next turn finds out under the lock
+        _compare(before, view, done)
 
 
 def _blamed(cell: Cell, error: Exception) -> StorageUnavailable:
@@ -365,7 +366,7 @@ def _refresh(
 
     Reports that were dated by this machine's clock, as the storage had not told its time yet, are taken as of now.
     """
-    key, ports = cell.key, cell.ports
+    key, ports, before = cell.key, cell.ports, cell.view
     was_agreed = clock.is_agreed
     now = clock.monotonic()
     try:
@@ -380,11 +381,19 @@ def _refresh(
         except ValueError as error:
             raise StorageUnavailable(f"{key} was set aside and is damaged all the same: {error}", key=key) from error
         done.resets = (*done.resets, ("state_reset", {"error": str(damage)}))
+    else:
+        _compare(before, view, done)
     if clock.is_agreed and not was_agreed:
         for event in events:
             if isinstance(event, Report):
                 event.at = clock.wall()
     return view
+
+
+def _compare(before: View | None, view: View, done: Committed) -> None:
+    regression = view.regression(before)
+    if regression is not None:
+        done.resets = (*done.resets, regression)
 
 
 def _left(deadline: float, now: float) -> float:

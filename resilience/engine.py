@@ -661,7 +661,12 @@ class Engine:
         if view is not None and view.is_fresh(now, self._max_staleness):
             return view
         snapshot = yield cell.ports.load, (cell.key, max(0.0, deadline - now))
-        return cell.adopt(snapshot, now)
+        loaded = cell.adopt(snapshot, now)
+        regression = loaded.regression(view)
+        if regression is not None:
+            name, data = regression
+            self._announcer.event(name, cell.key, self._clock.wall(), data)
+        return loaded
 
     def _commit(
         self, cell: Cell, events: Sequence[PolicyEvent], deadline: float, *, patient: bool, force: bool

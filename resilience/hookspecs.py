@@ -135,6 +135,9 @@ def resilience_event(event: Event) -> None:
             processes judge one breaker by windows of different shapes; ``window`` and ``other`` name both.
         ``state_reset``
             a damaged record was set aside and the guard began anew; ``error`` says what was wrong.
+        ``version_regression``
+            a record is older than it was: an older copy was restored, or a server lost its last commits.  What stands
+            there now is gone by; ``seen`` and ``found`` are the numbers of the two versions.
         ``would_have_opened``
             a breaker that only watches (METRICS_ONLY) crossed a threshold; ``reason`` says which.
 

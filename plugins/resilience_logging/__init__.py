@@ -40,6 +40,7 @@ _EVENTS = {
     "reset": (_INFO, "reset by hand"),
     "settings_conflict": (_WARNING, "settings in conflict"),
     "state_reset": (_ERROR, "damaged record set aside"),
+    "version_regression": (_WARNING, "older record than before"),
     "would_have_opened": (_WARNING, "would have opened"),
 }
 """Level and message by the name of the event."""
@@ -56,7 +57,8 @@ class LoggingObserver:
 
     Levels: a transition is a WARNING, whichever way it goes, as nobody but its policy knows which states are good
     ones.  Of the events, ``state_reset``, ``dropped`` and ``configuration_rejected`` are ERRORs, ``clock_skew``,
-    ``degraded``, ``settings_conflict`` and ``would_have_opened`` WARNINGs, ``late`` is DEBUG, all others are INFO.
+    ``degraded``, ``settings_conflict``, ``version_regression`` and ``would_have_opened`` WARNINGs, ``late`` is
+    DEBUG, all others are INFO.
     """
 
     _logger: Logger | None = None

@@ -514,6 +514,15 @@ class TestConflicts:
         fail(breaker)
         assert breaker.status().failure_count == 4
 
+    def test_what_it_brings_may_be_older_than_what_was_seen(self, storage: Faulty, told: Recorder) -> None:
+        breaker = make(failure_threshold=10)
+        fail(breaker)
+        first = storage.memory.resilience_load(KEY, 1)
+        fail(breaker, 2)
+        storage.plan("save", StorageConflict("it was restored", current=first))
+        fail(breaker)
+        assert [(event.name, event.data) for event in told.events] == [("version_regression", {"seen": 3, "found": 1})]
+
     def test_what_it_brings_may_be_damaged(self, storage: Faulty, told: Recorder) -> None:
         def conflicts(well: Any, *arguments: Any) -> Snapshot:
             current = storage.memory.resilience_save(KEY, b"{", *arguments[2:])

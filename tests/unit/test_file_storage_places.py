@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resilience import ConfigurationError, Key, Snapshot, StorageUnavailable
+from resilience import CircuitBreaker, ConfigurationError, Key, Runtime, Snapshot, StorageUnavailable
+from resilience.testing import Recorder
 from resilience_filelock import FileStorage, _doctor, _file, _folder, _paths, _system, storage
 from resilience_filelock._lock import native
 
@@ -34,6 +35,32 @@ def giving(value: object) -> Callable[..., Any]:
 def put(one: FileStorage, payload: bytes, key: Key = KEY) -> Snapshot:
     with one.resilience_lock(key, SECOND):
         return one.resilience_save(key, payload, one.resilience_load(key, SECOND).version, None, SECOND)
+
+
+# --- an older copy ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("notices", [CircuitBreaker.status, CircuitBreaker.record_failure], ids=["a look", "a commit"])
+def test_an_older_copy_that_was_restored_is_told_and_gone_by(
+    tmp_path: Path, notices: Callable[[CircuitBreaker], object]
+) -> None:
+    told = Recorder()
+    with Runtime(storage=f"file://{tmp_path}/state", observers=[told]):
+        breaker = CircuitBreaker("payments", failure_threshold=10)
+        breaker.record_failure()
+        (path,) = tmp_path.glob("state/*/*.state")
+        copy = path.read_bytes()
+        breaker.record_failure()
+        breaker.record_failure()
+        with path.open("r+b") as file:
+            file.write(copy)
+        notices(breaker)
+        notices(breaker)
+        count = 1 if notices is CircuitBreaker.status else 3
+        assert breaker.status().failure_count == count
+    assert [(event.name, event.key, event.data) for event in told.events] == [
+        ("version_regression", KEY, {"seen": 3, "found": 1})
+    ]
 
 
 # --- URLs -------------------------------------------------------------------------------------------------------------

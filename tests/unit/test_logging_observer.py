@@ -63,6 +63,7 @@ def test_transition_of_a_private_copy_has_no_version(log: pytest.LogCaptureFixtu
         ("state_reset", {"error": "checksum"}, "ERROR", "damaged record set aside"),
         ("settings_conflict", {"window": "count:9", "other": "consecutive"}, "WARNING", "settings in conflict"),
         ("would_have_opened", {"reason": "3 failures in a row"}, "WARNING", "would have opened"),
+        ("version_regression", {"seen": 9, "found": 7}, "WARNING", "older record than before"),
         ("clock_skew", {"seconds": 7200.0, "storage": "redis"}, "WARNING", "clock of this machine is off"),
         ("configuration_reloaded", {"file": "/x.toml", "reopened": False}, "INFO", "configuration reloaded"),
         ("configuration_rejected", {"file": "/x.toml", "error": "no"}, "ERROR", "configuration refused"),
