@@ -108,14 +108,14 @@ class Memo:
         owed.rejected.append(None)
         return refusal.error(self.cell.key[1], now)  # the name; a property would take 30 ns
 
-    def _takes_success(self, duration: float | None) -> bool | None:
+    def _takes_success(self, engine: Engine, duration: float | None) -> bool | None:
         """Whether a success needs no report, as it changes nothing or was gathered; `None`: as the last of its row.
 
         :param duration: seconds that the call took, where they matter.
         """
         quiet = self.quiet
         if quiet is None:
-            quiet = self._ask_policy()
+            quiet = self._ask_policy(engine)
         if self.row is not None:
             return self._gathers(duration)
         try:
@@ -141,15 +141,13 @@ class Memo:
             return more or None
         return False
 
-    def _ask_policy(self) -> bool:
+    def _ask_policy(self, engine: Engine) -> bool:
         """Find out what a success means here, once for all calls that this lets in."""
         policy = self.cell.policy
         success = Report(self.since, 0, SUCCESS, self.since, self.epoch, None, None)
         step = policy.step(self.state, success)
         if step.keep == LATER and self.owed is not None:
-            engine = self.cell.engine
-            if engine is not None:  # else the runtime was closed meanwhile
-                engine.prepare()
+            engine.prepare()
             self.until = min(self.until, step.until)
             self.row = Row(success, step.until, policy.gather_limit)
             if not policy.judges_results:
@@ -171,7 +169,7 @@ class Memo:
         if engine is None or outcome == NEUTRAL:
             return
         if outcome == SUCCESS:
-            taken = self._takes_success(duration)
+            taken = self._takes_success(engine, duration)
             if taken:
                 return
             if taken is None:
@@ -186,7 +184,7 @@ class Memo:
         if engine is None or outcome == NEUTRAL:
             return DONE
         if outcome == SUCCESS:
-            taken = self._takes_success(duration)
+            taken = self._takes_success(engine, duration)
             if taken:
                 return DONE
             if taken is None:

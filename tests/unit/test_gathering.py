@@ -406,17 +406,22 @@ class TestThreads:
 
         def work(kind: Report) -> None:
             row = Row(kind, 60.0, 64)
+            tickets: Iterator[bool] = iter(())
             left = CALLS
             while left:
-                if left % 64 == 0:  # now and then one that is like no others
-                    left -= owed.gather(kinds[2], 60.0, 64)
-                row = owed.enter(row)
-                for more in row.tickets if left else ():
+                for more in tickets:
                     left -= 1
                     if more:
                         break
                 else:
                     taken.append(owed.take(0.0))
+                    row = owed.enter(row)
+                    tickets = row.tickets  # kept, as by a memo, while others take all out
+                    continue
+                if left % 32 == 31:  # now and then a failure, and one that is like no others
+                    taken.append(owed.take(0.0))
+                elif left % 64 == 1:
+                    left -= owed.gather(kinds[2], 60.0, 64)
 
         interval = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
@@ -458,6 +463,51 @@ class TestThreads:
 class TestRows:
     """Successes that end alike are gathered as one."""
 
+    @pytest.mark.parametrize(
+        ("at", "epoch", "edge", "limit", "is_shared"),
+        [
+            (1.0, 1, 6.0, 64, True),
+            (2.0, 1, 6.0, 64, True),
+            (0.0, 1, 6.0, 64, False),
+            (1.0, 2, 6.0, 64, False),
+            (1.0, 1, 9.0, 64, False),
+            (1.0, 1, 6.0, 10, False),
+        ],
+    )
+    def test_those_of_the_same_bucket_and_epoch_are_alike(
+        self, at: float, epoch: int, edge: float, limit: int, *, is_shared: bool
+    ) -> None:
+        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]
+        first = owed.enter(Row(Report(1.0, 0, "success", 1.0, 1, None, None), 6.0, 64))
+        assert next(first.tickets)
+        second = owed.enter(Row(Report(at, 0, "success", at, epoch, None, None), edge, limit))
+        assert (second is first) == is_shared
+        assert next(second.tickets)
+        counts = [report.count for report in owed.take(5.0) if isinstance(report, Report)]
+        assert counts == [2] if is_shared else [1, 1]
+
+    def test_a_memo_serves_the_next_one(self, clock: ManualClock) -> None:
+        with Runtime(storage="memory:", clock=clock, environ={}) as here:
+            breaker: Any = make(here, gather=60)
+            succeed(breaker)
+            memo = breaker._bound().memo
+            clock.advance(0.5)
+            succeed(breaker, 63)
+            assert breaker._bound().memo is memo
+            assert memo.since == MIDDLE + 0.5
+            assert memo.holds(MIDDLE + 0.5)
+            assert len(list(memo.tickets)) == 64
+
+    def test_it_does_not_where_others_began_a_new_epoch(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here, gather=60)
+        succeed(breaker, 3)
+        there.reset()
+        for _ in range(61):
+            breaker.record_success()
+        succeed(breaker, 2)
+        status = breaker.status()
+        assert (status.success_count, status.late_count) == (63, 3)
+
     def test_guards_of_one_name_share_one(self, here: Runtime, there: CircuitBreaker) -> None:
         breakers = [make(here) for _ in range(3)]
         for _ in range(21):
@@ -489,17 +539,26 @@ class TestRows:
         breaker.record_success()
         assert (there.status().success_count, commits(there)) == (64, 1)
 
-    def test_a_call_that_finds_a_full_one_commits_it(self, clock: ManualClock) -> None:
+    @pytest.mark.parametrize("way", ["called", "awaited"])
+    def test_a_call_that_finds_a_full_one_commits_it(self, clock: ManualClock, way: str) -> None:
         """As whoever took the last place has not come to do it yet."""
         with Runtime(storage="memory:", clock=clock, environ={}) as here:
             breaker: Any = make(here)
             succeed(breaker)
             taken = list(breaker._bound().memo.tickets)
             assert len(taken) == 63
-            there = make(here)
-            succeed(breaker)
+            if way == "called":
+                succeed(breaker)
+            else:
+                asyncio.run(breaker.acall(answer))
             assert breaker._bound().owed.take(0.0) == []
-            assert there.status().success_count == 65
+            assert make(here).status().success_count == 65
+
+    def test_results_that_are_judged_fill_one_after_the_other(self, here: Runtime, there: CircuitBreaker) -> None:
+        breaker = make(here, failure_if=bool)
+        for _ in range(2 * 64 + 1):
+            assert breaker.call(int) == 0
+        assert (there.status().success_count, commits(there)) == (128, 2)
 
     def test_a_full_one_of_coroutines(self, here: Runtime, there: CircuitBreaker) -> None:
         breaker = make(here)
@@ -522,27 +581,29 @@ class TestRows:
         asyncio.run(work())
         assert (there.status().success_count, commits(there)) == (128, 2)
 
-    def test_nobody_commits_the_one_of_a_runtime_that_is_closed(self, here: Runtime, there: CircuitBreaker) -> None:
-        breaker = make(here)
-        succeed(breaker, 63)
-        assert breaker.call(here.close) is None
-        assert there.status().success_count == 63
+    def test_nobody_commits_the_one_of_a_runtime_that_was_closed_meanwhile(
+        self, here: Runtime, there: CircuitBreaker
+    ) -> None:
+        breaker = make(here, "count", window_size=10)  # a row of one
 
         async def close() -> None:
             here.close()
 
-        async def work() -> None:
-            for _ in range(2):
-                for _ in range(63):
-                    await breaker.acall(there_too)
-                await breaker.acall(close)
-                async with breaker:
-                    here.close()
+        async def close_in_a_block() -> None:
+            async with breaker:
+                here.close()
 
-        async def there_too() -> None: ...
+        for _ in range(2):
+            succeed(breaker)
+            breaker.call(here.close)
+            succeed(breaker)
+            asyncio.run(breaker.acall(close))
+            asyncio.run(close_in_a_block())
+        assert make(here, "count", window_size=10).status().success_count == 4
 
-        asyncio.run(work())
-        assert there.status().success_count == 63 + 2 * 63
+
+async def answer() -> int:
+    return 1
 
 
 class TestRejections:
