@@ -39,21 +39,17 @@ def breaker(clock: ManualClock, told: Recorder) -> Any:
     return CircuitBreaker("payments", runtime=runtime)
 
 
+def fail_permit(breaker: CircuitBreaker, *, duration: Any) -> None:
+    breaker.acquire().failure(duration=duration)
+
+
 @pytest.mark.parametrize("duration", ["1.5", b"1", [1], 1j, dt.timedelta(seconds=1)])
-@pytest.mark.parametrize(
-    "report",
-    [
-        lambda breaker, duration: breaker.record_failure(duration=duration),
-        lambda breaker, duration: breaker.record_success(duration=duration),
-        lambda breaker, duration: breaker.acquire().failure(duration=duration),
-    ],
-    ids=["record_failure", "record_success", "permit"],
-)
+@pytest.mark.parametrize("report", [CircuitBreaker.record_failure, CircuitBreaker.record_success, fail_permit])
 def test_a_duration_that_is_no_number(
-    breaker: CircuitBreaker, told: Recorder, report: Callable[[CircuitBreaker, Any], None], duration: Any
+    breaker: CircuitBreaker, told: Recorder, report: Callable[..., None], duration: Any
 ) -> None:
     with pytest.raises(TypeError, match=f"a duration is a number of seconds, not {type(duration).__name__}"):
-        report(breaker, duration)
+        report(breaker, duration=duration)
     status = breaker.status()
     assert (status.failure_count, status.degraded, told.names) == (0, False, [])
 
