@@ -11,6 +11,9 @@ import json
 import os
 import random
 import signal
+import sys
+import threading
+from contextlib import contextmanager
 from zlib import crc32
 
 from resilience import clock
@@ -18,15 +21,20 @@ from resilience.errors import StorageConflict, StorageCorrupt, StorageLockTimeou
 from resilience.testing.handle import Handle
 from resilience.testing.history import READ, WRITE, Diary
 from resilience.testing.violations import Violation
+from resilience.testing.workers import wait_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterable, Sequence
+    from types import FrameType
     from typing import Any
 
     from resilience.storage import Key, Snapshot, Version
     from resilience.testing.handle import Factory
     from resilience.testing.history import Operation
+
+    Kept = tuple[Version | None, bytes | None]
+    """What must be stored under a key."""
 
 POISON = "refused"
 """Who wrote payloads that must never be read."""
@@ -138,6 +146,89 @@ def count(handle: Handle, key: Key, who: str, times: int, seconds: float = 30.0)
         except StorageConflict:
             conflicts += 1
     return diary.operations, conflicts
+
+
+def bear(handle: Handle, keys: Sequence[Sequence[Key]], own: int) -> dict[Key, Kept]:
+    """Let the records of several keys grow, shrink and go, beside those of others; what must be there in the end.
+
+    In each turn one more key begins, so that something new needs its place in all of them.
+    """
+    everybody = [key for some in keys for key in some]
+    left: dict[Key, Kept] = dict.fromkeys(keys[own], (None, None))
+    for turn in range(len(keys[own]) + len(SIZES) - 1):
+        with _letting_others_in(turn):
+            for number in range(max(0, turn - len(SIZES) + 1), min(turn + 1, len(keys[own]))):
+                key, size = keys[own][number], SIZES[turn - number]
+                stamp = f"{turn} of {key.name}; ".encode()
+                payload = (stamp * (1 + size // len(stamp)))[:size]
+                try:
+                    with handle.lock(key, LOCK_WAIT):
+                        look_at(handle, key, left[key], everybody)
+                        left[key] = (handle.save(key, payload, left[key][0]).version, payload)
+                    if handle.can_delete and (turn + number) % 4 == 0:
+                        handle.delete(key, left[key][0], LOCK_WAIT)
+                        left[key] = (None, None)
+                except StorageConflict as conflict:
+                    raise _met(key, f"changed, though nobody else saves it: {conflict}") from conflict
+    return left
+
+
+SIZES = (10, 300, 2000, 7000, 20000, 300)
+"""Of the payloads that a key gets, one after the other, in bytes."""
+
+PLACES, PAUSE = 8, 0.0001
+
+
+@contextmanager
+def _letting_others_in(turn: int) -> Generator[None]:
+    """Pause for a moment after calls that may have to do with the system: in each turn at an eighth of all places.
+
+    What goes wrong when two do the same is a matter of microseconds, and seldom seen.  So all of them pause at the same
+    places, and in eight turns there was a pause between any two calls.
+    """
+
+    def pause(frame: FrameType, event: str, called: Any) -> None:  # pragma: no cover - nothing traces a profiler
+        if event in {"c_return", "c_exception"}:
+            place = frame.f_code.co_firstlineno + frame.f_lasti // 2
+            if (
+                place % PLACES == turn % PLACES
+                and (called.__module__ or type(called.__self__).__module__) != "builtins"
+            ):
+                clock.sleep(PAUSE)
+
+    before = sys.getprofile()
+    sys.setprofile(pause)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+def look_at(handle: Handle, key: Key, kept: Kept, everybody: Iterable[Key]) -> None:
+    """See that a key has what was saved for it last.
+
+    :raises Violation: it has not.
+    """
+    try:
+        found = handle.load(key)
+    except StorageCorrupt as error:
+        raise _met(key, f"cannot be read: StorageCorrupt: {error}") from error
+    if (found.version, found.payload) == kept:
+        return
+    shown = found.payload or b""
+    other = next((other for other in everybody if other != key and other.name.encode() in shown), None)
+    if other is not None:
+        raise _met(key, f"shows bytes of {other.name!r}")
+    raise _met(key, "is gone" if found.version is None else f"is not what was saved: version {found.version}")
+
+
+def _met(key: Key, what: str) -> Violation:
+    return Violation(
+        f"beside commits to other keys, of 10 B to 20 kB, the record of {key.name!r} {what}",
+        "a busy breaker changes or forgets the state of another one",
+        "change what one key needs of another's (free space, an index, a list of keys) under one lock, too: that of the"
+        " key excludes nobody who commits to another one",
+    )
 
 
 def share(handle: Handle, key: Key, who: str, seconds: float, wait: float) -> tuple[int, int, float]:
@@ -342,6 +433,16 @@ def fork_beside(handle: Handle, factory: Factory, key: Key, held: str, free: str
     return "well" if is_free else "the parent freed the lock, and a child that it had forked meanwhile kept it"
 
 
+def fork_while_held(handle: Handle, key: Key, held: str, free: str, forked: str) -> None:
+    """Hold the lock in one thread until `free` is there, and fork in another, while it is held."""
+    holder = threading.Thread(target=hold, args=(handle, key, held, free, LOCK_WAIT, None))
+    holder.start()
+    wait_until(lambda: os.path.exists(held), "the lock of a thread", 2 * LOCK_WAIT)  # noqa: PTH110 - a path as text
+    if os.fork() == 0:
+        _outlive(forked)
+    holder.join()
+
+
 GOT_IT, NOT_GOT, STALE, BROKEN = 10, 11, 12, 13
 AFTER_FORK = b'{"saved": "after the fork"}'
 
@@ -371,6 +472,17 @@ def _live_on(reading: int, writing: int) -> None:  # pragma: no cover - it ends 
     try:
         os.close(writing)
         os.read(reading, 1)
+    finally:
+        os._exit(0)
+
+
+def _outlive(sign: str) -> None:  # pragma: no cover - it ends by `_exit`
+    """As a child, make a file, and do nothing as long as it is there, whether the parent lives or not."""
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 3 * LOCK_WAIT)
+        touch(sign)
+        while os.path.exists(sign):  # noqa: PTH110 - a path as text
+            clock.sleep(0.005)
     finally:
         os._exit(0)
 

@@ -486,7 +486,20 @@ class ChildFreesTheLock(LockFile):
 class OnlyCloses(FolderStorage):
     """Closes the file that it has locked, and leaves it to that to unlock it."""
 
-    def free(self, descriptor: int, owner: int) -> None: ...
+    def unlock(self, descriptor: int) -> None: ...
+
+
+class ChildKeepsTheLock(FolderStorage):
+    """A lock that its holder unlocks and a forked child leaves alone, which has it all the same."""
+
+    def open(self, key: Key) -> int:
+        self.holder = os.getpid()
+        return os.open(self.path(key, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def free(self, descriptor: int) -> None:
+        if os.getpid() == self.holder:
+            self.unlock(descriptor)
+        os.close(descriptor)
 
 
 class ForgetsWhenKilled(WritesInPlace):
@@ -850,6 +863,42 @@ class OneBufferForAll(MemoryStorage):
         return self.buffer
 
 
+class OneHeapForAll(FolderStorage):
+    """A lock for each key, and one file for all payloads, in which the next free place belongs to no key."""
+
+    def heap(self) -> Any:
+        descriptor = os.open(self.folder / "heap", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return open(descriptor, "r+b", buffering=0)  # noqa: PTH123 - it is open
+
+    def places(self, key: Key) -> tuple[list[Any], Version | None]:
+        """Where the payload is, and where the next one goes if it has room there: start, room, length."""
+        text, version = super().read(key)
+        return ([[0, 0, 0], [0, 0, 0]] if text is None else json.loads(text)), version
+
+    def read(self, key: Key) -> tuple[bytes | None, Version | None]:
+        while True:
+            places, version = self.places(key)
+            if version is None:
+                return None, None
+            (start, _, length), _ = places
+            with self.heap() as heap:
+                heap.seek(start)
+                payload = heap.read(length)
+            if self.places(key)[1] == version:
+                return payload, version
+
+    def write(self, key: Key, payload: bytes, version: Version) -> None:
+        (now, (start, room, _)), _ = self.places(key)
+        with self.heap() as heap:
+            if room < len(payload):
+                room = max(512, 1 << len(payload).bit_length())
+                start = heap.seek(0, os.SEEK_END)
+                heap.truncate(start + room)
+            heap.seek(start)
+            heap.write(payload)
+        super().write(key, json.dumps([[start, room, len(payload)], now]).encode(), version)
+
+
 class DeletesWithoutLock(FolderStorage):
     """A delete that compares, and then deletes whatever is there by now."""
 
@@ -1027,6 +1076,7 @@ MISTAKES = [
     Mistake(LeaseWithoutCompare, "stopped_holder", "saved over his commit"),
     Mistake(ChildFreesTheLock, "fork", "child got the lock"),
     Mistake(OnlyCloses, "fork", "a child that it had forked meanwhile kept it"),
+    Mistake(ChildKeepsTheLock, "fork", "a child that another had forked meanwhile keeps it"),
     Mistake(ForgetsWhenKilled, "killed_writers", "after writers were killed"),
     Mistake(ClaimsDurable, "claims", "it declares DURABLE, and a record is gone"),
     Mistake(DurableAlone, "claims", "it declares DURABLE without PROCESSES"),
@@ -1064,6 +1114,8 @@ MISTAKES = [
     Mistake(OneTemporaryForAll, "keys_threads", "while others were at work"),
     Mistake(OneTemporaryForAll, "keys_processes", "while others were at work"),
     Mistake(OneBufferForAll, "keys_threads", "alone committed"),
+    Mistake(OneHeapForAll, "keys_threads", "beside commits to other keys"),
+    Mistake(OneHeapForAll, "keys_processes", "beside commits to other keys"),
     Mistake(DeletesWithoutLock, "delete_compares", "at once, were both done"),
     Mistake(KeepsTheExpiry, "expiry", "a record whose expiry is taken back by a save with None is gone"),
     Mistake(ListsItsOwn, "keys", "that of a second object misses"),

@@ -34,6 +34,23 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
+held: set[int] = set()
+"""Descriptors of locks that this process holds."""
+
+birth = threading.RLock()
+"""Held while one of them is opened or closed, and by `fork`: a child inherits none that is not listed."""
+
+
+def let_go() -> None:
+    """Close what a forked child inherited: its parent's locks.  Unlocking them would free them for all."""
+    while held:
+        os.close(held.pop())
+    birth.release()
+
+
+os.register_at_fork(before=birth.acquire, after_in_parent=birth.release, after_in_child=let_go)
+
+
 class FolderStorage:
     """A file per record, replaced whole; a lock file per record, and a lock for threads."""
 
@@ -104,24 +121,36 @@ class FolderStorage:
     @hookimpl
     @contextmanager
     def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
-        end, owner = clock.monotonic() + timeout, os.getpid()
+        end = clock.monotonic() + timeout
         threads = self.of_threads(key)
         if not threads.acquire(timeout=timeout):
             raise StorageLockTimeout(f"{key}: another thread holds the lock", key=key)
         try:
-            descriptor = os.open(self.path(key, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = self.open(key)
             try:
                 self.wait(descriptor, end, key)
                 yield
             finally:
-                self.free(descriptor, owner)
-                os.close(descriptor)
+                self.free(descriptor)
         finally:
             threads.release()
 
-    def free(self, descriptor: int, owner: int) -> None:
-        if os.getpid() == owner:  # a forked child has the lock too, and it is its parent's
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    def open(self, key: Key) -> int:
+        path = self.path(key, "lock")
+        with birth:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            held.add(descriptor)
+        return descriptor
+
+    def free(self, descriptor: int) -> None:
+        with birth:
+            if descriptor in held:  # else this is a forked child, and the lock its parent's
+                held.discard(descriptor)
+                self.unlock(descriptor)
+                os.close(descriptor)
+
+    def unlock(self, descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing it frees nothing while a child has it too
 
     def wait(self, descriptor: int, end: float, key: Key) -> None:
         while True:

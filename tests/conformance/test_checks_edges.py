@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -68,6 +69,15 @@ def answering(answer: Any) -> Callable[..., Any]:
         return answer
 
     return answered
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    """Make a function that raises this, whatever it is asked."""
+
+    def raised(*_: object) -> Any:
+        raise error
+
+    return raised
 
 
 class Memory(MemoryStorage):
@@ -529,6 +539,40 @@ class TestJobs:
         (tmp_path / "free").touch()
         held, free = str(tmp_path / "held"), str(tmp_path / "free")
         assert jobs.hold(Handle(storage), KEY, held, free, 1.0, b"late") == "conflict"
+
+    @pytest.mark.parametrize(
+        ("answer", "says"),
+        [
+            (raising(StorageCorrupt("wrong checksum")), "cannot be read: StorageCorrupt: wrong checksum"),
+            (answering(Snapshot(b"3 of another; ", Version("life", 1))), "shows bytes of 'another'"),
+            (answering(Snapshot(b"no name", Version("life", 1))), "is not what was saved: version 1@life"),
+            (answering(Snapshot(None, None)), "is gone"),
+        ],
+    )
+    def test_a_record_that_is_not_what_was_saved(self, answer: Any, says: str) -> None:
+        handle, kept = Handle(Scripted("load", 1, answer)), (Version("life", 1), b"1 of edges")
+        with pytest.raises(Violation, match=f"^beside commits to other keys.* the record of 'edges' {re.escape(says)}"):
+            jobs.look_at(handle, KEY, kept, [KEY, Key("conformance", "another")])
+
+    def test_a_record_that_another_key_changed(self) -> None:
+        storage = FaultyStorage(Memory()).fail("save", 2, StorageConflict("version 9"))
+        with pytest.raises(Violation, match="changed, though nobody else saves it: version 9"):
+            jobs.bear(Handle(storage), [[KEY]], 0)
+
+    def test_records_that_cannot_be_deleted(self) -> None:
+        handle = Handle(Unadministered())
+        ((version, payload),) = jobs.bear(handle, [[KEY]], 0).values()
+        assert (version, payload) == jobs.loaded(handle, KEY)
+        assert version is not None
+        assert (version.number, len(payload or b"")) == (len(jobs.SIZES), jobs.SIZES[-1])
+
+    def test_a_thread_that_holds_while_another_forks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "fork", answering(1))
+        held, free, handle = str(tmp_path / "held"), str(tmp_path / "free"), Handle(Memory())
+        Path(free).touch()
+        jobs.fork_while_held(handle, KEY, held, free, "never")
+        assert Path(held).exists()
+        assert jobs.try_lock(handle, KEY, 0.0)
 
     @pytest.mark.parametrize(
         ("status", "end"),

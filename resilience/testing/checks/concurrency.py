@@ -6,13 +6,13 @@ from resilience import clock
 from resilience.errors import StorageConflict
 from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.history import READ, Anomaly, Diary, check_order, check_versions
-from resilience.testing.jobs import add_one, checked, count, first, follow, read, remove, write
+from resilience.testing.jobs import add_one, bear, checked, count, first, follow, look_at, read, remove, write
 from resilience.testing.roads import CALLED
 from resilience.testing.violations import Skipped, Violation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from resilience.storage import Key
@@ -73,11 +73,12 @@ def check_counts_threads(subject: Subject) -> None:
 
 @check("commits of threads to different keys at once do not meet", kit=SECOND, after=("counts_threads",), limit=60)
 def check_keys_threads(subject: Subject) -> None:
-    """Let each thread commit to a key of its own."""
+    """Let each thread commit to a key of its own, and then to several."""
     times = subject.pick(15, 40)
     keys = [subject.key(f"of thread {n}") for n in range(4)]
     jobs = [(count, key, f"thread {n}", times) for n, key in enumerate(keys)]
     judge_apart(subject, keys, subject.in_threads(jobs, 45), times, "thread")
+    judge_room(subject, subject.in_threads)
 
 
 def judge_apart(
@@ -97,6 +98,19 @@ def judge_apart(
                 "let commits of different keys share nothing that is not locked for both: no temporary file, no buffer,"
                 " no cursor of one name",
             )
+
+
+def judge_room(subject: Subject, at_once: Callable[[list[tuple[Any, ...]]], list[Any]]) -> None:
+    """Let each of a crowd bear several records that grow, shrink and go, and see that every one is left alone.
+
+    :raises Violation: one is not.
+    """
+    who, each = range(4), range(subject.pick(12, 24))
+    keys = [[subject.key(f"{one}.{another}") for another in each] for one in who]
+    everybody = [key for some in keys for key in some]
+    for left in at_once([(bear, keys, one) for one in who]):
+        for key, kept in left.items():
+            look_at(subject.handle, key, kept, everybody)
 
 
 @check(

@@ -6,7 +6,14 @@ import os
 
 from resilience import clock
 from resilience.storage import Capability
-from resilience.testing.checks.concurrency import first_one, judge_apart, judge_birth, judge_counts, judge_readers
+from resilience.testing.checks.concurrency import (
+    first_one,
+    judge_apart,
+    judge_birth,
+    judge_counts,
+    judge_readers,
+    judge_room,
+)
 from resilience.testing.checks.locking import need_lock, slack, subject_waits
 from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.history import WRITE, Anomaly, Diary, check_versions
@@ -15,6 +22,7 @@ from resilience.testing.jobs import (
     count,
     first,
     fork_beside,
+    fork_while_held,
     hold,
     in_tasks,
     loaded,
@@ -92,12 +100,13 @@ def check_counts_processes(subject: Subject) -> None:
     limit=60,
 )
 def check_keys_processes(subject: Subject) -> None:
-    """Let each process commit to a key of its own."""
+    """Let each process commit to a key of its own, and then to several."""
     subject.need_processes()
     times = subject.pick(40, 100)
     keys = [subject.key(f"of process {n}") for n in range(4)]
     jobs = [(count, key, f"process {n}", times) for n, key in enumerate(keys)]
     judge_apart(subject, keys, subject.in_processes(jobs, 45), times, "process")
+    judge_room(subject, subject.in_processes)
 
 
 @check(
@@ -276,7 +285,7 @@ def check_stopped_holder(subject: Subject) -> None:
 
 @check("a forked child neither has its parent's lock nor frees nor keeps it", after=("lock_excludes_processes",))
 def check_fork(subject: Subject) -> None:
-    """Fork a process that holds the lock; a child opens the storage anew, uses it and ends, another one lives on."""
+    """Fork a process that holds the lock; a child opens the storage anew, uses it and ends, others live on."""
     subject.need_processes()
     subject.need_posix()
     need_lock(subject)
@@ -296,6 +305,27 @@ def check_fork(subject: Subject) -> None:
         raise _forked(end)
     if got:
         raise _forked("a third process got the lock that the parent still held, after the child had ended")
+    _see_it_freed(subject)
+
+
+def _see_it_freed(subject: Subject) -> None:
+    """Kill a process of which one thread holds the lock, while a child lives that another thread has forked."""
+    key = subject.key()
+    with subject.signs() as signs:
+        worker = subject.begin(0, fork_while_held, key, signs / "held", signs / "never", signs / "forked")
+        subject_waits(signs / "forked")
+        subject.workers.replace(worker)
+        trying = Background(try_lock, subject.handle, key, FREED_WITHIN)
+        free = trying.result(FREED_WITHIN + slack(subject) + 5)
+    if not free:
+        raise Violation(
+            f"a process was killed while one of its threads held the lock, and a child that another had forked"
+            f" meanwhile keeps it: it is not free after {FREED_WITHIN:g} s",
+            "one process that dies at the wrong moment stops all others, as long as any of its children lives",
+            "let a child close what it inherited, without unlocking it: os.register_at_fork(after_in_child=…); and let"
+            " nobody fork between opening a descriptor and noting it, by a lock that `before` takes and the two"
+            " others free",
+        )
 
 
 def _wait_for_sign(worker: Any, path: str) -> None:
