@@ -105,7 +105,7 @@ def judge_room(subject: Subject, at_once: Callable[[list[tuple[Any, ...]]], list
 
     :raises Violation: one is not.
     """
-    who, each = range(4), range(subject.pick(12, 24))
+    who, each = range(4), range(subject.pick(16, 24))
     keys = [[subject.key(f"{one}.{another}") for another in each] for one in who]
     everybody = [key for some in keys for key in some]
     for left in at_once([(bear, keys, one) for one in who]):

@@ -130,6 +130,48 @@ def test_its_own_tests_pass(project: Path) -> None:
     assert re.search(r"\b13 passed, \d+ deselected", done.stdout), done.stdout
 
 
+FORKS_WHILE_A_LOCK_IS_OPENED = """
+import os, sys, threading
+from resilience import Key
+from resilience_my_store import MyStoreStorage
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+def opened_slowly(*arguments):
+    global descriptor
+    descriptor = opened(*arguments)
+    forking.start()
+    forking.join(0.2)
+    return descriptor
+
+forking = threading.Thread(target=fork)
+opened, os.open = os.open, opened_slowly
+with MyStoreStorage("my-store://" + sys.argv[1]).resilience_lock(Key("test", "key"), 1):
+    os.open = opened
+    forking.join()
+"""
+
+
+def test_a_child_of_another_thread_has_no_lock(project: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS_WHILE_A_LOCK_IS_OPENED, project / "store"],
+        env={**os.environ, "PYTHONPATH": str(project / "src")},
+        capture_output=True,
+        timeout=60,
+        check=False,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", ""), "the descriptor was open in the child"
+
+
 @pytest.mark.heavy
 def test_it_passes_the_whole_kit(project: Path) -> None:
     done = its_tests(project)
