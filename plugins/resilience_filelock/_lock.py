@@ -60,13 +60,14 @@ LONG_AGO: Final = float("-inf")
 class Entry:
     """What this process has of one key: the token, the open file, and the file while it is locked."""
 
-    __slots__ = ("__weakref__", "file", "key", "locked", "path", "saved", "tokens", "turn_ends", "used")
+    __slots__ = ("__weakref__", "file", "key", "locked", "path", "saved", "token", "tokens", "turn_ends", "used")
 
     def __init__(self, key: Key, path: str) -> None:
         self.key = key
         self.path = path
         self.tokens: SimpleQueue[Held] = SimpleQueue()
-        self.tokens.put(Held(self))
+        """The token, while nobody has it."""
+        self._issue()
         self.file: RecordFile | None = None
         self.locked: RecordFile | None = None
         self.used = clock.monotonic()
@@ -74,6 +75,24 @@ class Entry:
         """Monotonic second of the last commit of this process."""
         self.turn_ends = LONG_AGO
         """Monotonic second until which this process goes on though another waits."""
+
+    def _issue(self) -> None:
+        held = Held(self)
+        self.token = ref(held)
+        self.tokens.put(held)
+
+    def replace_token(self) -> None:
+        """Undo what a token stood for that nobody has any more, and issue another."""
+        self.unlock(self.locked or self.file)
+        self.locked = None
+        self._issue()
+
+    def see_to_token(self) -> None:
+        """Replace a token that was lost and could not see to that itself, at the end of its thread's stack."""
+        if self.token() is None:
+            with BIRTH:
+                if self.token() is None:
+                    self.replace_token()
 
     def give_back(self, held: Held, file: RecordFile | None) -> None:
         """Undo what was taken of a lock, however little it was."""
@@ -100,10 +119,11 @@ class Held:
     """The token, and as a context manager the lock.
 
     An exception that comes from outside (Ctrl-C) may strike between any two instructions, also between taking the
-    lock and remembering it.  Then this object is lost, and its end gives back what it stood for.
+    lock and remembering it.  Then this object is lost, and its end gives back what it stood for; or, where it cannot
+    even do that, whoever comes next for the lock.
     """
 
-    __slots__ = ("_entry",)
+    __slots__ = ("__weakref__", "_entry")
 
     def __init__(self, entry: Entry) -> None:
         self._entry = ref(entry)
@@ -133,4 +153,4 @@ class Held:
     def __del__(self) -> None:
         entry = self._entry()
         if entry is not None:
-            entry.give_back(Held(entry), entry.locked or entry.file)
+            entry.replace_token()

@@ -234,6 +234,7 @@ class FileStorage:
         again = pauses(deadline)
         while True:
             entry = self._entry(key)
+            entry.see_to_token()
             try:
                 held = entry.tokens.get(timeout > 0, max(0.0, deadline - clock.monotonic()))
             except Empty:

@@ -301,8 +301,10 @@ class TestEndOfTheStack:
         status = breaker.status()
         assert (status.failure_count, status.degraded, told.names) == (2, False, [])
 
-    def test_wherever_it_ends(self, tmp_path: Path, told: Recorder) -> None:
+    def test_wherever_it_ends(self, tmp_path: Path, told: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
         """At each depth of the stack a failure is counted, or nothing is; and no other call is the worse for it."""
+        unraisable: list[Any] = []  # what has no room to end there is told to nobody but this
+        monkeypatch.setattr(sys, "unraisablehook", lambda told: unraisable.append(told.exc_type))
         with Runtime(storage=(tmp_path / "deep").as_uri(), observers=[told]):
             breaker = make(failure_threshold=1000)
             breaker.record_failure()
@@ -323,6 +325,7 @@ class TestEndOfTheStack:
         assert set(steps) == {0, 1}
         assert steps[-20:] == [1] * 20
         assert told.names == []
+        assert set(unraisable) <= {RecursionError}
 
     @pytest.mark.parametrize("mode", ["local", "allow"])
     def test_a_call_is_let_in_by_what_was_seen_last(

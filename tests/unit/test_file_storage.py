@@ -26,7 +26,7 @@ from resilience import (
 )
 from resilience_filelock import FileSettings, FileStorage, _file, storage
 from resilience_filelock._folder import sweep
-from resilience_filelock._lock import native
+from resilience_filelock._lock import Held, native
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -344,6 +344,22 @@ def test_a_lock_that_was_never_entered_is_given_back(make: Callable[[], FileStor
     gc.collect()
     with two.resilience_lock(KEY, 0), pytest.raises(StorageLockTimeout):
         one.resilience_lock(KEY, 0)
+
+
+def test_a_lock_whose_end_could_not_give_it_back_is_given_back_by_who_comes_next(
+    make: Callable[[], FileStorage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = make(), make()
+    put(one, b"1")
+    with monkeypatch.context() as patched:
+        patched.setattr(Held, "__del__", giving(None))  # as at the end of a thread's stack
+        one.resilience_lock(KEY, 0)
+    with pytest.raises(StorageLockTimeout):
+        other.resilience_lock(KEY, 0)
+    with one.resilience_lock(KEY, 0), pytest.raises(StorageLockTimeout):
+        one.resilience_lock(KEY, 0)
+    with other.resilience_lock(KEY, 0):
+        pass
 
 
 def test_a_lock_that_is_given_back_twice_still_excludes(make: Callable[[], FileStorage]) -> None:
