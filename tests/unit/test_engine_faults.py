@@ -304,7 +304,11 @@ class TestEndOfTheStack:
     def test_wherever_it_ends(self, tmp_path: Path, told: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
         """At each depth of the stack a failure is counted, or nothing is; and no other call is the worse for it."""
         unraisable: list[Any] = []  # what has no room to end there is told to nobody but this
-        monkeypatch.setattr(sys, "unraisablehook", lambda told: unraisable.append(told.exc_type))
+
+        def note(raised: sys.UnraisableHookArgs) -> None:
+            unraisable.append(raised.exc_type)
+
+        monkeypatch.setattr(sys, "unraisablehook", note)
         with Runtime(storage=(tmp_path / "deep").as_uri(), observers=[told]):
             breaker = make(failure_threshold=1000)
             breaker.record_failure()
