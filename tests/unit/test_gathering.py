@@ -486,6 +486,21 @@ class TestRows:
         counts = [report.count for report in owed.take(5.0) if isinstance(report, Report)]
         assert counts == [2] if is_shared else [1, 1]
 
+    def test_one_that_nobody_was_gathered_in_leaves_nothing(self) -> None:
+        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]
+        owed.enter(Row(Report(1.0, 0, "success", 1.0, 1, None, None), 6.0, 64))
+        other = Report(2.0, 0, "success", 2.0, 2, None, None)
+        assert owed.gather(other, 6.0, 64)
+        assert owed.take(5.0) == [other]
+
+    def test_what_is_owed_is_committed_before_what_was_gathered(self) -> None:
+        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]
+        failure = Report(1.0, 0, "failure", 1.0, 1, None, None)
+        success = Report(2.0, 0, "success", 2.0, 1, None, None)
+        owed.owe(failure)
+        assert owed.gather(success, 6.0, 64)
+        assert owed.take(5.0) == [failure, success]
+
     def test_a_memo_serves_the_next_one(self, clock: ManualClock) -> None:
         with Runtime(storage="memory:", clock=clock, environ={}) as here:
             breaker: Any = make(here, gather=60)
