@@ -101,6 +101,15 @@ class TestOutage:
         assert told.events[1].data["seconds"] == 16
         assert (told.events[0].key, told.events[1].key) == ((KEY, KEY) if fault is DOWN_FOR_ONE else (None, None))
 
+    def test_in_an_outage_of_one_key_a_control_of_it_raises_and_asks_nothing(self, storage: Faulty) -> None:
+        breaker = make()
+        everything_fails(storage, DOWN_FOR_ONE)
+        fail(breaker)
+        storage.calls.clear()
+        with pytest.raises(StorageUnavailable, match="one record is out of reach"):
+            breaker.reset()
+        assert storage.calls == []
+
     def test_it_is_asked_once_a_second(self, storage: Faulty, clock: ManualClock) -> None:
         breaker = make()
         everything_fails(storage)
