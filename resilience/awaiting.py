@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from _thread import allocate_lock
 
 from resilience.errors import ResilienceError
@@ -40,8 +41,9 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows, which
 
 def is_asyncio() -> bool:
     """Whether this is run by an event loop of asyncio, and not by another one, or by hand."""
-    import asyncio
-
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:  # it takes long to import, and whoever runs such a loop has it
+        return False
     try:
         asyncio.get_running_loop()
     except RuntimeError:

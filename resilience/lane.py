@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock, get_ident
 
+from resilience.awaiting import is_asyncio
 from resilience.errors import ResilienceError, StorageLockTimeout, StorageUnavailable
 from resilience.policy import Report
 
@@ -213,8 +214,11 @@ def _told(error: BaseException, *, unknown: bool) -> ResilienceError | None:
 
 
 def wait(ride: Ride, seconds: float) -> None:
-    """Wait in this thread until a commit leads or was served, for so many seconds at most."""
-    if (ride.lane.is_led_here() or _is_on_loop()) and ride.lane.stray(ride):
+    """Wait in this thread until a commit leads or was served, for so many seconds at most.
+
+    Not in the thread of an event loop: one of its tasks may lead next, and could not while it is stopped.
+    """
+    if (ride.lane.is_led_here() or is_asyncio()) and ride.lane.stray(ride):
         return
     woken = allocate_lock()
     woken.acquire()
@@ -246,17 +250,3 @@ async def wait_on_loop(ride: Ride, seconds: float) -> None:
 def _end(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
-
-
-def _is_on_loop() -> bool:
-    """Whether an event loop runs in this thread: one of its tasks may lead next, and could not while it is stopped."""
-    import sys
-
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
