@@ -192,8 +192,7 @@ class RecordFile:
                 key=self.key,
             )
         try:
-            # Not from byte 0, which is the lock's.
-            layout, key = decode_header(bytes(HEAD_OFFSET) + pread(self.fd, MAX_HEADER, HEAD_OFFSET))
+            layout, key = decode_header(pread(self.fd, MAX_HEADER, HEAD_OFFSET))  # not from byte 0, which is the lock's
         except (Damaged, Newer) as fault:
             return fault
         if key != self.key:

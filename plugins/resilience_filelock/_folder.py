@@ -74,7 +74,7 @@ def _peek(path: str) -> tuple[Key, int] | None:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
         data = pread(descriptor, MAX_HEADER, HEAD_OFFSET)
-        _, (kind, name) = decode_header(bytes(HEAD_OFFSET) + data)
+        _, (kind, name) = decode_header(data)
         return Key(kind, name), HEAD.unpack_from(data)[0]
     except (ValueError, Damaged, Newer):
         return None
@@ -134,7 +134,7 @@ def _is_dead(descriptor: int, now: float) -> bool:
         return False
     data = pread(descriptor, MAX_HEADER, HEAD_OFFSET)
     try:
-        layout, _ = decode_header(bytes(HEAD_OFFSET) + data)
+        layout, _ = decode_header(data)
     except (Damaged, Newer):
         return False
     (word,) = HEAD.unpack_from(data)

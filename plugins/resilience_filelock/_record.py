@@ -50,6 +50,8 @@ _MAGIC: Final = b"resilience-state"
 _HEADER: Final = Struct("=16sHHIIHHI")  # magic, format, its complement, header, slot, length of kind, of name, checksum
 _HEADER_OFFSET: Final = HEAD_END
 _KEY_OFFSET: Final = _HEADER_OFFSET + _HEADER.size
+_TEXT: Final = _KEY_OFFSET - HEAD_OFFSET
+"""Where the key begins in what is read of a file, which is all from the head on."""
 MAX_HEADER: Final = 9216
 """Two names of 1000 characters with 4 bytes each, rounded up."""
 
@@ -57,6 +59,8 @@ _SECTOR: Final = 512
 _SLOT: Final = Struct("=IIQd16s")  # checksum, length of the payload, number, expires_at, incarnation
 _BODY: Final = Struct("=IQd16s")  # the same without the checksum
 _CRC: Final = Struct("=I")
+_NO_CHECKSUM: Final = bytes(_CRC.size)
+"""What stands in the place of the checksum when it is computed."""
 _pack_body: Final = _BODY.pack
 _pack_crc: Final = _CRC.pack
 NEVER: Final = float("inf")
@@ -139,25 +143,25 @@ def encode_file(
 
 
 def decode_header(data: bytes) -> tuple[Layout, tuple[str, str]]:
-    """Read layout and key (kind, name) of a file, from its first `MAX_HEADER` bytes.
+    """Read layout and key (kind, name) of a file, from its bytes from the head to `MAX_HEADER`, or more of them.
 
     Nothing in it is believed that the checksum does not cover, and no size that a file of ours cannot have.
 
     :raises Damaged: with what is wrong.
     :raises Newer: a later format; only the place of the format is fixed for all time.
     """
-    if len(data) < _KEY_OFFSET:
-        raise Damaged(f"has {len(data)} bytes, too few for a record")
-    magic, version, complement, header, slot, kind, name, checksum = _HEADER.unpack_from(data, _HEADER_OFFSET)
+    if len(data) < _TEXT:
+        raise Damaged(f"has {HEAD_OFFSET + len(data)} bytes, too few for a record")
+    magic, version, complement, header, slot, kind, name, checksum = _HEADER.unpack_from(data, HEAD.size)
     if magic != _MAGIC or version ^ complement != 0xFFFF:
         damage = Damaged("does not begin like a record")
         damage.foreign = magic != _MAGIC
         raise damage
     if version != FORMAT:
         raise Newer(f"has format {version}, this library knows {FORMAT}")
-    text = data[_KEY_OFFSET : _KEY_OFFSET + kind + name + 2]
-    parts = (magic, version, complement, header, slot, kind, name)
-    if len(text) != kind + name + 2 or crc32(_HEADER.pack(*parts, 0) + text) != checksum:
+    text = data[_TEXT : _TEXT + kind + name + 2]
+    covered = data[HEAD.size : _TEXT - _CRC.size] + _NO_CHECKSUM
+    if len(text) != kind + name + 2 or crc32(text, crc32(covered)) != checksum:
         raise Damaged("has a damaged header")
     layout = Layout(header, slot)
     # The checksum is no secret: whoever writes hostile numbers computes it too.

@@ -119,7 +119,7 @@ def _read(data: bytes) -> tuple[Key, Snapshot | None]:
     have to have moved on twice.
     """
     try:
-        layout, parts = decode_header(bytes(HEAD_OFFSET) + data)
+        layout, parts = decode_header(data)
         key = Key(*parts)
     except (Damaged, Newer, ValueError):
         raise Unclear from None
