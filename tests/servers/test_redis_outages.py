@@ -25,9 +25,9 @@ MARGIN = 1.0
 class World:
     """A runtime of this process, and what its observers were told."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
         self.told = Recorder()
-        self.runtime = Runtime(storage=url, storage_timeout=TIMEOUT, observers=[self.told], environ={})
+        self.runtime = Runtime(storage=url, storage_timeout=timeout, observers=[self.told], environ={})
 
     def breaker(self, mode: Any = "local", **settings: Any) -> CircuitBreaker:
         settings = {"failure_threshold": 3, "reset_timeout": 60, **settings}
@@ -44,8 +44,8 @@ def world(redis_proxy: Proxy) -> Iterator[World]:
 
 @pytest.fixture
 def elsewhere(redis_server: RedisServer) -> Iterator[World]:
-    """Another machine, whose way to the server is never in trouble."""
-    world = World(redis_server.url)
+    """Another machine, whose way to the server is never in trouble, however much this one has to do."""
+    world = World(redis_server.url, 30)
     yield world
     world.runtime.close()
 
