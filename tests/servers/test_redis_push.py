@@ -369,10 +369,11 @@ CHILD = """
 import os, sys, warnings
 warnings.simplefilter("error")
 from resilience import Key
-from resilience_redis import RedisStorage
+from resilience_redis import RedisSettings, RedisStorage
 
 warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
-key, storage = Key("test", "forked"), RedisStorage(sys.argv[1])
+key = Key("test", "forked")
+storage = RedisStorage(sys.argv[1], RedisSettings(max_staleness=30))  # however much the machine has to do
 before = storage.resilience_load(key, 5)
 child = os.fork()
 if child == 0:
