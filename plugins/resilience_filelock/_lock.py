@@ -91,7 +91,7 @@ class Entry:
         """Replace a token that was lost and could not see to that itself, at the end of its thread's stack."""
         if self.token() is None:
             with BIRTH:
-                if self.token() is None:
+                if self.token() is None:  # pragma: no branch - else another thread has done it meanwhile
                     self.replace_token()
 
     def give_back(self, held: Held, file: RecordFile | None) -> None:

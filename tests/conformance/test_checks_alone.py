@@ -343,6 +343,19 @@ class TestForks:
     def test_what_went_wrong_beside_a_fork(self, tmp_path: Path, end: Any, says: str) -> None:
         assert f"beside a fork: {says}" in look("fork", Alone(of_folder(tmp_path), [Forked(end)])).what
 
+    def test_a_child_that_keeps_the_lock_of_a_killed_parent(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Told(Alone):
+            """Hires nobody, and leaves the last of the signs that it is asked for."""
+
+            def begin(self, member: int, function: Callable[..., Any], *arguments: Any, limit: float = 30.0) -> Any:
+                Path(arguments[-1]).touch()
+                return Forked("well")
+
+        monkeypatch.setattr(processes, "try_lock", lambda *_: False)
+        assert "a child that another had forked meanwhile keeps it" in look("fork", Told(of_folder(tmp_path))).what
+
 
 class TestKilledWriters:
     def test_what_the_last_one_left_is_not_what_was_acknowledged(self, tmp_path: Path) -> None:
