@@ -247,8 +247,10 @@ class Guard:
     def __call__(self, function: F) -> F:
         """Decorate a function, coroutine function, generator function or async generator function.
 
-        A generator is admitted at its first step and judged when it ends or fails; closed early it is neutral.  Nothing
-        is judged of a function of another kind that returns a coroutine, of which a `RuntimeWarning` tells.
+        A generator is admitted at its first step and judged when it ends or fails; closed early it is neutral.  What
+        `contextlib` made of a generator function is admitted when its block is entered and judged when that is left,
+        below `contextmanager` as above it.  Nothing is judged of a function of another kind that returns a coroutine,
+        of which a `RuntimeWarning` tells where an outcome is looked at, as that of a guard's first call always is.
         """
         if isinstance(function, (staticmethod, classmethod)):
             return _method(self, function)  # type: ignore[no-any-return]
@@ -257,6 +259,9 @@ class Guard:
         import functools
         import inspect
 
+        make = _maker_of_manager(function)
+        if make is not None:  # it returns before its block begins
+            return functools.update_wrapper(make(self(function.__wrapped__)), function)  # type: ignore[attr-defined,return-value]
         target: Any = function
         while isinstance(target, functools.partial):
             target = target.func
@@ -344,6 +349,18 @@ class _Remake:
 
 def _method(guard: Guard, method: Any) -> Any:
     return type(method)(guard(method.__func__))
+
+
+def _maker_of_manager(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return which decorator of `contextlib` made a context manager of a generator function; `None`: neither did.
+
+    All that one of them makes is the same code, whatever it stands around.
+    """
+    import contextlib
+
+    code = getattr(function, "__code__", None)
+    makers: tuple[Any, ...] = (contextlib.contextmanager, contextlib.asynccontextmanager)
+    return next((make for make in makers if make(iter).__code__ is code), None)
 
 
 def _remade(kind: type[Guard], name: str, given: dict[str, Any] | None) -> Guard:

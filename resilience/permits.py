@@ -9,7 +9,7 @@ from resilience.policy import FAILURE, NEUTRAL, SUCCESS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ClassVar
+    from typing import ClassVar, NoReturn
 
     from resilience.cell import Cell, Memo
     from resilience.engine import Engine
@@ -102,6 +102,10 @@ class Permit:
         if outcome == NEUTRAL and self.lease is None and self.expires_at is None:
             return None
         return self.cell.engine
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: a copy would be a second report."""
+        raise TypeError(f"{self!r} cannot be pickled or copied; hand its token to who reports: record_success(token=…)")
 
     def __repr__(self) -> str:
         """Token and whether it was reported."""

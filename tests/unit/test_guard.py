@@ -10,6 +10,7 @@ import inspect
 import pickle
 import threading
 import types
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import AsyncMock
 
@@ -18,7 +19,7 @@ import pytest
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, ConfigurationError, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
 
     from resilience.testing import ManualClock
 
@@ -430,6 +431,61 @@ class TestAsyncGenerators:
         asyncio.run(main())
 
 
+class TestContextManagers:
+    """What `contextlib` makes of a generator function, in either order of the two decorators."""
+
+    @pytest.mark.parametrize("outermost", [True, False])
+    def test_its_block_is_judged_when_it_is_left(
+        self, breaker: CircuitBreaker, clock: ManualClock, *, outermost: bool
+    ) -> None:
+        def session(host: str) -> Iterator[str]:
+            """Connect."""
+            yield host
+
+        connect = breaker(contextmanager(session)) if outermost else contextmanager(breaker(session))
+        assert connect.__doc__ == "Connect."
+        for _ in range(2):
+            with pytest.raises(KeyError), connect("a"):
+                raise KeyError
+        with pytest.raises(CircuitOpenError), connect("a"):
+            pytest.fail("ran")
+        half_open(breaker, clock)
+        with connect("a") as host:
+            assert (host, breaker.status().permits_in_use) == ("a", 1)
+        assert breaker.status().state is CircuitState.CLOSED
+
+    @pytest.mark.parametrize("outermost", [True, False])
+    def test_an_awaited_block_is_judged_when_it_is_left(self, breaker: CircuitBreaker, *, outermost: bool) -> None:
+        async def session(host: str) -> AsyncIterator[str]:
+            yield host
+
+        connect = breaker(asynccontextmanager(session)) if outermost else asynccontextmanager(breaker(session))
+
+        async def main() -> None:
+            for _ in range(2):
+                with pytest.raises(KeyError):
+                    async with connect("a"):
+                        raise KeyError
+            with pytest.raises(CircuitOpenError):
+                await connect("a").__aenter__()
+
+        asyncio.run(main())
+
+    def test_what_it_decorates_is_guarded(self, breaker: CircuitBreaker) -> None:
+        @breaker
+        @contextmanager
+        def session() -> Iterator[None]:
+            yield
+
+        @session()
+        def fetch() -> None:
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            fetch()
+        assert failures(breaker) == 1
+
+
 class TestBlocks:
     def test_it_is_judged_when_it_is_left(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
         with pytest.raises(KeyError), breaker:
@@ -560,6 +616,12 @@ class TestObjects:
         runtime = Runtime(storage="memory:")
         with pytest.raises(TypeError, match="bound to a runtime"):
             pickle.dumps(CircuitBreaker("x", runtime=runtime))
+
+    @pytest.mark.parametrize("again", [pickle.dumps, copy.copy, copy.deepcopy])
+    def test_a_permit_stays_where_it_is(self, breaker: CircuitBreaker, again: Callable[[object], object]) -> None:
+        permit = breaker.acquire()
+        with pytest.raises(TypeError, match="hand its token to who reports"):
+            again(permit)
 
     def test_a_rejection_pickles(self, breaker: CircuitBreaker) -> None:
         breaker.force_open(seconds=60, reason="maintenance")
