@@ -88,6 +88,8 @@ class StorageConformance:
             pytest.fail(str(result), pytrace=False)
         if result.outcome == "skipped":
             pytest.skip(result.reason)
+        if result.notes:
+            print(result)  # noqa: T201 - `pytest -rP` shows it
 
 
 def _later(check: Check) -> pytest.MarkDecorator:

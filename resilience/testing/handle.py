@@ -214,6 +214,7 @@ class Handle:
                 self.delete(key, None, 1.0)
             elif self.can_discard:
                 with self.lock(key, 1.0):
+                    self.load(key, 1.0)
                     self.discard(key, "conformance", 1.0)
         except (ResilienceError, Violation):
             pass  # a check has said it

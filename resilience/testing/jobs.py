@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from zlib import crc32
 
 from resilience import clock
-from resilience.errors import StorageConflict, StorageCorrupt, StorageLockTimeout
+from resilience.errors import (
+    ResilienceError,
+    StorageConflict,
+    StorageCorrupt,
+    StorageLockTimeout,
+    StorageUnavailable,
+)
 from resilience.testing.handle import Handle
 from resilience.testing.history import READ, WRITE, Diary
 from resilience.testing.violations import Violation
@@ -209,17 +215,24 @@ def look_at(handle: Handle, key: Key, kept: Kept, everybody: Iterable[Key]) -> N
 
     :raises Violation: it has not.
     """
+    wrong = wrong_with(handle, key, kept, everybody)
+    if wrong:
+        raise _met(key, wrong)
+
+
+def wrong_with(handle: Handle, key: Key, kept: Kept, everybody: Iterable[Key]) -> str:
+    """Say how what is loaded differs from what was saved last."""
     try:
         found = handle.load(key)
     except StorageCorrupt as error:
-        raise _met(key, f"cannot be read: StorageCorrupt: {error}") from error
+        return f"cannot be read: StorageCorrupt: {error}"
     if (found.version, found.payload) == kept:
-        return
+        return ""
     shown = found.payload or b""
     other = next((other for other in everybody if other != key and other.name.encode() in shown), None)
     if other is not None:
-        raise _met(key, f"shows bytes of {other.name!r}")
-    raise _met(key, "is gone" if found.version is None else f"is not what was saved: version {found.version}")
+        return f"shows bytes of {other.name!r}"
+    return "is gone" if found.version is None else f"is not what was saved: version {found.version}"
 
 
 def _met(key: Key, what: str) -> Violation:
@@ -347,6 +360,30 @@ def follow(handle: Handle, key: Key, at: float, version: Version) -> bool:
     return True
 
 
+LONG = 60_000
+"""Bytes of a payload that takes its time, and that every storage must take."""
+
+
+def hurry(handle: Handle, key: Key, timeout: float) -> object:
+    """Save twice, the second time with little time; what that returned or raised."""
+    with handle.lock(key, LOCK_WAIT):
+        version = handle.save(key, payload_of(1, "in time"), None).version
+    try:
+        with handle.lock(key, LOCK_WAIT):
+            return handle.save(key, payload_of(2, "in a hurry", LONG), version, timeout=timeout)
+    except ResilienceError as error:
+        return error
+
+
+def was_saved(answer: object) -> bool | None:
+    """Say what the engine takes a save for that returned or raised this; `None`: nobody can know."""
+    if not isinstance(answer, BaseException):
+        return True
+    if isinstance(answer, StorageUnavailable):
+        return None if answer.outcome_unknown else False
+    return False if isinstance(answer, Exception) else None  # else it is a cancellation
+
+
 def loaded(handle: Handle, key: Key) -> tuple[Version | None, bytes | None]:
     """Load once."""
     snapshot = handle.load(key)
@@ -441,6 +478,73 @@ def fork_while_held(handle: Handle, key: Key, held: str, free: str, forked: str)
     if os.fork() == 0:
         _outlive(forked)
     holder.join()
+
+
+def fork_at_work(handle: Handle, keys: Sequence[Key], rounds: int, signs: Sequence[str]) -> list[str]:
+    """Fork again and again, and let all commit to a key each with the object that they share; what was wrong, in words.
+
+    What a child inherited is soon replaced where two have met, so the first commits after a fork are those to look at.
+    """
+    said = [""] * len(keys)
+    for _ in range(rounds):
+        kept = [(handle.put(key, key.name.encode()).version, key.name.encode()) for key in keys]
+        at = clock.monotonic() + 0.005 * len(keys)
+        children: list[int] = []
+        for number, sign in enumerate(signs, 1):
+            child = os.fork()
+            if child == 0:
+                _work_in_the_child(handle, keys, number, kept[number], at, sign)
+            children.append(child)
+        said = [at_work(handle, keys, 0, kept[0], at), *map(_said_by, children, signs)]
+        if any(said):
+            break
+    return said
+
+
+AT_ONCE = 5
+"""Commits of each after a fork."""
+
+
+def at_work(handle: Handle, keys: Sequence[Key], own: int, kept: Kept, at: float) -> str:
+    """Commit, from a monotonic second on, to a key to which nobody else does; what was wrong, in words."""
+    key = keys[own]
+    clock.sleep(max(0.0, at - clock.monotonic()))
+    try:
+        for number in range(AT_ONCE):
+            with handle.lock(key, LOCK_WAIT):
+                wrong = wrong_with(handle, key, kept, keys)
+                if wrong:
+                    return f"the record of {key.name!r} {wrong}"
+                payload = f"{number} of {key.name}".encode()
+                kept = (handle.save(key, payload, kept[0]).version, payload)
+    except Violation as violation:
+        return violation.what
+    except ResilienceError as error:
+        return f"a hook raised {type(error).__name__}: {error}"
+    return ""
+
+
+def _said_by(child: int, sign: str) -> str:
+    _, status = os.waitpid(child, 0)
+    try:
+        with open(sign, encoding="utf-8") as file:  # noqa: PTH123 - a path as text
+            said = file.read()
+        os.unlink(sign)  # noqa: PTH108 - likewise
+    except FileNotFoundError:
+        return f"it ended with {os.waitstatus_to_exitcode(status)}"
+    return said
+
+
+def _work_in_the_child(  # pragma: no cover - it ends by `_exit`
+    handle: Handle, keys: Sequence[Key], own: int, kept: Kept, at: float, sign: str
+) -> None:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, LOCK_WAIT)
+        said = at_work(handle.beside(), keys, own, kept, at)
+        with open(sign, "w", encoding="utf-8") as file:  # noqa: PTH123 - a path as text
+            file.write(said)
+    finally:
+        os._exit(0)
 
 
 GOT_IT, NOT_GOT, STALE, BROKEN = 10, 11, 12, 13

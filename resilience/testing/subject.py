@@ -159,7 +159,8 @@ class Subject:
         """
         if name == "StorageLockTimeout":  # it waits for others, as it should, but for too long
             return out_of_place(name, text)
-        return out_of_place(name, text, self.how_to_keep_apart(), "while others were at work")
+        fix = f"let no two of them use one connection, buffer or temporary file at once; {self.how_to_keep_apart()}"
+        return out_of_place(name, text, fix, "while others were at work")
 
     # -- many at once ------------------------------------------------------------------------------------------------
 

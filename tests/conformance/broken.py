@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+import socket
 import threading
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -1028,6 +1030,58 @@ class KeepsAHundred(MemoryStorage):
         return saved
 
 
+class UsesItsParentsConnection(CasStorage):
+    """Forked children go on with the connection that their parent has opened, all of them at once."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.line: socket.socket | None = None
+        self.turn = threading.Lock()
+
+    def serve(self, line: socket.socket) -> None:
+        """What a server does, in a thread: one answer for each request, in their order."""
+        while request := line.recv(1 << 16):
+            found = CasStorage.resilience_load(self, Key(*json.loads(request)), 5)
+            line.send(json.dumps([found.payload and found.payload.decode("latin-1"), found.version]).encode())
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        with self.turn:
+            if self.line is None:
+                self.line, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+                threading.Thread(target=self.serve, args=(other,), daemon=True).start()
+            self.line.send(json.dumps(key).encode())
+            clock.sleep(random.uniform(0, 0.0005))
+            payload, version = json.loads(self.line.recv(1 << 20))
+        return Snapshot(payload and payload.encode("latin-1"), version and Version(*version))
+
+
+class CallsItTimedOut(CasStorage):
+    """A save that was sent, and for whose answer there was no time, is taken for one that did not happen."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        end = clock.monotonic() + timeout
+        saved = super().resilience_save(key, payload, expected, expires_at, 5)
+        if clock.monotonic() > end:
+            raise StorageUnavailable("the server did not answer in time", key=key)
+        return saved
+
+
+class AnswersInTime(CasStorage):
+    """Answers a save when its time is up, whatever became of it."""
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        if timeout < 1:
+            return Snapshot(payload, Version("soon", 1 if expected is None else expected.number + 1))
+        return super().resilience_save(key, payload, expected, expires_at, timeout)
+
+
 class Mistake(NamedTuple):
     """One broken storage: its class, the check that finds it, how it tells (one of several ways, if chance decides)."""
 
@@ -1129,4 +1183,7 @@ MISTAKES = [
     Mistake(DiscardsWhatIsThere, "discard_spares", "set aside a record that was saved after the one"),
     Mistake(KeepsAHundred, "many_records", "of 150 records, all without an expiry"),
     Mistake(StopsTheClock, "time", "from where the ones before it say it should be"),
+    Mistake(UsesItsParentsConnection, "forked_at_work", "after a fork, while parent and children commit,"),
+    Mistake(CallsItTimedOut, "hurried_saves", "as if nothing were saved; it was"),
+    Mistake(AnswersInTime, "hurried_saves", "returned a Snapshot, and what it saved is not there"),
 ]

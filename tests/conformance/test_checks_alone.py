@@ -356,6 +356,19 @@ class TestForks:
         monkeypatch.setattr(processes, "try_lock", lambda *_: False)
         assert "a child that another had forked meanwhile keeps it" in look("fork", Told(of_folder(tmp_path))).what
 
+    @pytest.mark.parametrize(
+        ("said", "finds"),
+        [
+            (["", "", ""], ""),
+            (["", "it ended with 13", ""], "a child finds: it ended with 13"),
+            (Failed("it did not end"), "the parent finds: it did not end"),
+        ],
+    )
+    def test_who_finds_what_after_a_fork(self, tmp_path: Path, said: Any, finds: str) -> None:
+        result = look("forked_at_work", Alone(of_folder(tmp_path), [Forked(said)]))
+        assert result.outcome == ("failed" if finds else "passed")
+        assert finds in result.what
+
 
 class TestKilledWriters:
     def test_what_the_last_one_left_is_not_what_was_acknowledged(self, tmp_path: Path) -> None:

@@ -574,6 +574,29 @@ class TestJobs:
         assert Path(held).exists()
         assert jobs.try_lock(handle, KEY, 0.0)
 
+    def test_what_is_wrong_after_a_fork(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "fork", answering(1))
+        monkeypatch.setattr(os, "waitpid", answering((1, 13 << 8)))
+        keys, signs = [KEY, Key("conformance", "other")], [str(tmp_path / "a child")]
+        assert jobs.fork_at_work(Handle(Memory()), keys, 2, signs) == ["", "it ended with 13"]
+        for said in ("", "the record of 'other' is gone"):
+            Path(signs[0]).write_text(said, "utf-8")
+            assert jobs.fork_at_work(Handle(Memory()), keys, 1, signs) == ["", said]
+            assert not Path(signs[0]).exists()
+
+    @pytest.mark.parametrize(
+        ("answer", "says"),
+        [
+            (raising(StorageUnavailable("no connection")), "a hook raised StorageUnavailable: no connection"),
+            (raising(ValueError("half an answer")), "resilience_load raised ValueError: half an answer"),
+            (answering(Snapshot(None, None)), "the record of 'edges' is gone"),
+        ],
+    )
+    def test_what_one_finds_at_work(self, answer: Any, says: str) -> None:
+        handle = Handle(Scripted("load", 2, answer))
+        kept = handle.put(KEY, b"1")
+        assert jobs.at_work(handle, [KEY], 0, (kept.version, b"1"), 0.0) == says
+
     @pytest.mark.parametrize(
         ("status", "end"),
         [

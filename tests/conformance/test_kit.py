@@ -16,7 +16,7 @@ from conformance.broken import MISTAKES, DoesNotAnswer, KeepsText, Mistake, NoLo
 from conformance.references import CasStorage, FolderStorage, damage_folder
 from storages import giving
 
-from resilience import Capability, ConfigurationError, Key, PluginError, StorageUnavailable, hookimpl
+from resilience import Capability, ConfigurationError, Key, PluginError, StorageUnavailable, clock, hookimpl
 from resilience.testing import KIT_VERSION, FaultyStorage, Result, Subject, Violation, all_checks, run, run_check
 from resilience_filelock import FileStorage
 from resilience_memory import MemoryStorage
@@ -38,7 +38,16 @@ HEAVY = {
         "is_current_elsewhere",
         "fair_share",
     ),
-    *("killed_holder", "killed_writers", "stopped_holder", "fork", "lock_is_handed_on", "deadlines", "speed"),
+    *(
+        "killed_holder",
+        "killed_writers",
+        "stopped_holder",
+        "fork",
+        "forked_at_work",
+        "lock_is_handed_on",
+        "deadlines",
+        "speed",
+    ),
 }
 
 
@@ -211,6 +220,24 @@ def test_a_store_that_does_not_answer(tmp_path: Path, unreachable: Any, says: st
     result = run(partial(FolderStorage, f"x:{tmp_path}"), unreachable=away, only=["unreachable"])["unreachable"]
     assert result.outcome == ("failed" if says else "passed")
     assert says in result.what
+
+
+class AwayOverANetwork(Away):
+    capabilities = frozenset({Capability.PROCESSES, Capability.MACHINES})
+
+
+class Waits(AwayOverANetwork):
+    def read(self, key: Key) -> Any:
+        clock.sleep(0.15)
+        super().read(key)
+
+
+@pytest.mark.parametrize(("away", "notes"), [(AwayOverANetwork, 1), (Waits, 0)])
+def test_a_store_that_refuses_at_once_tries_no_time_out(tmp_path: Path, away: Any, notes: int) -> None:
+    factory = partial(away, f"x:{tmp_path}/away")
+    result = run(factory, unreachable=factory, only=["unreachable"])["unreachable"]
+    assert result.outcome == "passed"
+    assert len([note for note in result.notes if "so no time-out was tried" in note]) == notes
 
 
 def test_what_stands_on_a_broken_check_is_not_run(tmp_path: Path) -> None:
@@ -438,6 +465,7 @@ def test_version_2_of_the_kit_never_changes() -> None:
     brought = [f"awaited_{name}" for name in VERSION_2.split()] + [
         *("keys_threads", "awaited_keys_threads", "keys_processes", "awaited_keys_processes", "delete_compares"),
         *("discard_spares", "many_records"),
+        *("forked_at_work", "awaited_forked_at_work", "hurried_saves", "awaited_hurried_saves"),
         *("loop_stays_free", "cancelled_saves", "cancelled_calls"),
     ]
     assert sorted(check.name for check in all_checks("2")) == sorted(VERSION_1.split() + brought)

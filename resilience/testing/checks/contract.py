@@ -212,7 +212,8 @@ def check_born_again(subject: Subject) -> None:
         with handle.lock(key):
             old = handle.save(key, b'{"life": 1}', None).version
         _end(handle, key, way)
-        _holds(handle.load(key), None, None, f"a record that was gone by {way}")
+        gone = f"a record that was gone by {way}"
+        _holds(handle.load(key), None, None, gone, _TAKE_AWAY if way == "discard" else _LOAD_NOTHING)
         with handle.lock(key):
             late = conflict_of(handle.save, key, b'{"life": "late"}', old)
         if late is None:
@@ -245,6 +246,7 @@ def _end(handle: Handle, key: Key, way: str) -> None:
         handle.delete(key)
     else:
         with handle.lock(key):
+            handle.load(key)
             handle.discard(key)
 
 
@@ -467,8 +469,9 @@ def check_discard(subject: Subject) -> None:
     handle.put(neighbour, b'{"n": 0}')
     handle.put(key, b"{}")
     with handle.lock(key):
+        handle.load(key)  # as the engine does: what is set aside was read before, under the same lock
         handle.discard(key, "conformance: because")
-        _holds(handle.load(key), None, None, "a record that was set aside, the lock still held")
+        _holds(handle.load(key), None, None, "a record that was set aside, the lock still held", _TAKE_AWAY)
         handle.save(key, b'{"n": 2}', None)
     if handle.load(key).payload != b'{"n": 2}' or handle.load(neighbour).payload != b'{"n": 0}':
         raise Violation(
@@ -547,14 +550,23 @@ def _seen(found: Snapshot, saved: Snapshot, who: str) -> None:
         )
 
 
-def _holds(found: Snapshot, payload: bytes | None, version: Version | None, after: str) -> None:
+_LOAD_NOTHING = "return Snapshot(None, None) where nothing is stored"
+_TAKE_AWAY = (
+    "let discard take the record that was loaded last away from where load looks; what it remembers of that belongs to"
+    " the thread that has loaded it under the same lock"
+)
+
+
+def _holds(
+    found: Snapshot, payload: bytes | None, version: Version | None, after: str, fix: str = _LOAD_NOTHING
+) -> None:
     if (found.payload, found.version) == (payload, version):
         return
     if payload is None:
         raise Violation(
             f"load gives {_size(found)}, version {found.version}, after {after}",
             "the engine takes it for a state",
-            "return Snapshot(None, None) where nothing is stored",
+            fix,
         )
     if found.payload is None:
         raise Violation(

@@ -7,7 +7,7 @@ from resilience.errors import StorageUnavailable
 from resilience.testing.checks.awaitable import need_awaitable
 from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.handle import Handle, run_coroutine
-from resilience.testing.jobs import checked, payload_of
+from resilience.testing.jobs import checked, payload_of, was_saved
 from resilience.testing.roads import AWAITED, Awaited
 from resilience.testing.violations import Violation
 
@@ -81,15 +81,6 @@ class Cancelled:
         self.before = before
         self.answer = answer
 
-    @property
-    def was_saved(self) -> bool | None:
-        """What its caller takes it for; `None`: nobody can know."""
-        if not isinstance(self.answer, BaseException):
-            return True
-        if isinstance(self.answer, StorageUnavailable):
-            return None if self.answer.outcome_unknown else False
-        return False if isinstance(self.answer, Exception) else None  # else it is the cancellation
-
 
 @check(
     "a cancelled asave is done or not; what was said of it is true",
@@ -128,7 +119,7 @@ async def _save(handle: Handle, key: Key, number: int, expected: Version | None)
 
 async def _look(handle: Handle, cancelled: Cancelled) -> None:
     number, _ = checked(await handle.aload(cancelled.key))
-    said = cancelled.was_saved
+    said = was_saved(cancelled.answer)
     if number not in {1, 2}:
         raise Violation(
             f"after a save was cancelled a load gives commit {number}, where 1 was before and 2 was saved",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from resilience import clock
 from resilience.errors import StorageCorrupt, StorageError, StorageLockTimeout, StorageUnavailable
+from resilience.storage import Capability
 from resilience.testing.checks.locking import slack
-from resilience.testing.checks.registry import check
+from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.handle import Handle
+from resilience.testing.jobs import LONG, checked, hurry, payload_of, was_saved
+from resilience.testing.roads import CALLED
 from resilience.testing.subject import Background
 from resilience.testing.violations import Skipped, Violation
 
@@ -90,7 +93,7 @@ def check_unreachable(subject: Subject) -> None:
             "a program does not start while its store is down",
             "do no I/O in the constructor: connect at first use",
         ) from error
-    key = subject.key()
+    key, longest = subject.key(), 0.0
     for name, call in (
         ("resilience_load", lambda: handle.load(key, 0.2)),
         ("resilience_lock", lambda: _locked(handle, key)),
@@ -104,6 +107,7 @@ def check_unreachable(subject: Subject) -> None:
                 "each call of each process hangs while the store is down",
                 "set the time-outs of the driver (connect and read) to `timeout`, and its retries to none",
             )
+        longest = max(longest, clock.monotonic() - begun)
         try:
             calling.result(1)
         except (StorageUnavailable, StorageLockTimeout):
@@ -114,6 +118,58 @@ def check_unreachable(subject: Subject) -> None:
             f"{name} answered although its store does not",
             "nobody is told that state is lost",
             "raise StorageUnavailable for anything wrong with the store",
+        )
+    if subject.road == CALLED and Capability.MACHINES in subject.capabilities and longest < REFUSED_WITHIN:
+        subject.note(
+            "the store refused at once, so no time-out was tried: let `unreachable` name a server that takes"
+            " connections and answers nothing, a socket that listens"
+        )
+
+
+REFUSED_WITHIN = 0.15
+"""Seconds, of the 0.2 that each call has: who is back by then has not waited for an answer."""
+
+
+@check(
+    "a save that runs out of time is done or not; what was said of it is true",
+    kit=SECOND,
+    after=("counts_threads",),
+)
+def check_hurried_saves(subject: Subject) -> None:
+    """Save many keys at once in less time than that takes, and look at once and later what became of them."""
+    takes = 0.0
+    for _ in range(2):  # the first one opens what is needed
+        begun = clock.monotonic()
+        subject.handle.put(subject.key(), payload_of(1, "in time", LONG))
+        takes = clock.monotonic() - begun
+    hurried: list[tuple[Key, float, object]] = []
+    for _ in range(subject.pick(3, 10)):
+        crowd = [(subject.key(), subject.chance.uniform(0, 2 * takes)) for _ in range(16)]
+        answers = subject.in_threads([(hurry, key, timeout) for key, timeout in crowd])
+        hurried += [(key, timeout, answer) for (key, timeout), answer in zip(crowd, answers, strict=True)]
+        _look_at_hurried(subject, hurried[-len(crowd) :])
+    clock.sleep(max(0.02, 4 * takes))
+    _look_at_hurried(subject, hurried)  # one that was said not to be saved must not be saved later either
+
+
+def _look_at_hurried(subject: Subject, hurried: list[tuple[Key, float, object]]) -> None:
+    for key, timeout, answer in hurried:
+        number, _ = checked(subject.handle.load(key))
+        said = was_saved(answer)
+        if said is None or said == (number == 2):
+            continue
+        when = f"a save with a time-out of {timeout * 1e3:.2g} ms"
+        if said:
+            raise Violation(
+                f"{when} returned a Snapshot, and what it saved is not there",
+                "a failure that was counted is lost; a breaker opens too late or never",
+                "return from save only what is committed",
+            )
+        raise Violation(
+            f"{when} raised {type(answer).__name__}, as if nothing were saved; it was",
+            "the engine commits that outcome again, and it counts twice",
+            "raise StorageUnavailable with outcome_unknown=True from the moment at which the request may have been"
+            " sent, for a time-out and for a connection that is lost; and send it no second time",
         )
 
 

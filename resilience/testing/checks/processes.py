@@ -22,6 +22,7 @@ from resilience.testing.jobs import (
     checked,
     count,
     first,
+    fork_at_work,
     fork_beside,
     fork_while_held,
     hold,
@@ -328,6 +329,39 @@ def check_fork(subject: Subject) -> None:
     if got:
         raise _forked("a third process got the lock that the parent still held, after the child had ended")
     _see_it_freed(subject)
+
+
+@check(
+    "a forked child and its parent, both at work, get their own answers",
+    kit=SECOND,
+    after=("counts_processes",),
+)
+def check_forked_at_work(subject: Subject) -> None:
+    """Fork a process that has used the storage, and let all of them commit with the object that they share now."""
+    subject.need_processes()
+    subject.need_posix()
+    keys = [subject.key(f"of {who}") for who in AT_WORK]
+    with subject.signs() as signs:
+        children = [signs / who for who in AT_WORK[1:]]
+        worker = subject.begin(0, fork_at_work, keys, subject.pick(10, 20), children)
+        try:
+            said: list[str] = worker.answer(25)
+        except Failed as failed:
+            subject.workers.replace(worker)
+            said = [failed.briefly]
+    for who, wrong in zip(AT_WORK, said, strict=False):
+        if wrong:
+            raise Violation(
+                f"after a fork, while parent and children commit, {who} finds: {wrong}",
+                "servers fork their workers: an answer to one process is read by another, and breakers have the state"
+                " of others",
+                "let a child use no connection that its parent opened: compare os.getpid() wherever one is taken, and"
+                " open another; of the inherited one only close the descriptor, as a goodbye ends the parent's, too",
+            )
+
+
+AT_WORK = ("the parent", "a child", "another child")
+"""Who uses the storage after a fork."""
 
 
 def _see_it_freed(subject: Subject) -> None:
