@@ -67,8 +67,8 @@ from resilience_circuit_breaker._window import (
     added,
     added_late,
     all_seen,
-    end_of_bucket_at,
     filled,
+    running,
     seen,
 )
 
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     Action = Callable[[CircuitBreakerConfig, "State", Any, str], Step]
     Choice = tuple[Condition, Action, str]
     Row = tuple[str, str, Condition, str, Action]
+    Rows = Mapping[str, Mapping[str, tuple[tuple[Choice, ...], Action, str]]]
 
 # States.  Plain text, so that the road of every call imports no enum; `CircuitState` is their public form.
 CLOSED = "closed"
@@ -683,7 +684,7 @@ def count_success(config: CircuitBreakerConfig, state: State, event: Report, _ta
     counted, tells = _counted(config, state, event, added(config, state.windows, event))
     until = FOREVER
     if config.window == TIME:
-        until = end_of_bucket_at(config.window_span, _ended(event))
+        until = running(config.window_span, _ended(event)).ends_at
     return Step(counted, None, until, LATER, None, tells)
 
 
@@ -959,8 +960,8 @@ def take_over(config: CircuitBreakerConfig, state: State, event: Control, _targe
 TABLE: tuple[Row, ...] = (
     # in state       at event       if                       to state       it
     (CLOSED,        ADMIT,         always,                  CLOSED,        let_in),
-    (CLOSED,        SUCCESS,       no_streak,               CLOSED,        nothing),
     (CLOSED,        SUCCESS,       has_window,              CLOSED,        count_success),
+    (CLOSED,        SUCCESS,       no_streak,               CLOSED,        nothing),
     (CLOSED,        SUCCESS,       always,                  CLOSED,        forget_streak),
     (CLOSED,        SLOW,          reaches_threshold,       OPEN,          trip),
     (CLOSED,        SLOW,          always,                  CLOSED,        count_in_window),
@@ -1085,19 +1086,42 @@ TABLE: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-def _indexed(table: tuple[Row, ...]) -> dict[str, dict[str, tuple[tuple[Choice, ...], Action, str]]]:
-    """Sort rows by state and event; the last one of each stands apart, as nothing is left to ask."""
+OF_CONFIG: tuple[Condition, ...] = (has_window, no_limit)
+"""Conditions that look at the configuration alone: a machine has asked them when it is made."""
+
+
+def _indexed(table: tuple[Row, ...], known: Mapping[Condition, bool]) -> Rows:
+    """Sort rows by state and event, those left out that are known not to be the one.
+
+    The last one of each stands apart, as nothing is left to ask.
+    """
     rows: dict[str, dict[str, list[Choice]]] = {state: {event: [] for event in EVENTS} for state in STATES}
+    settled: set[tuple[str, str]] = set()
     for state, event, condition, target, action in table:
-        rows[state][event].append((condition, action, target))
+        holds = known.get(condition)
+        if holds is not False and (state, event) not in settled:
+            rows[state][event].append((condition, action, target))
+            if holds:
+                settled.add((state, event))
     return {
         state: {event: (tuple(choices[:-1]), *choices[-1][1:]) for event, choices in events.items()}
         for state, events in rows.items()
     }
 
 
-_ROWS = _indexed(TABLE)
-_LETTING_IN = frozenset(state for state in STATES if _ROWS[state][ADMIT] == ((), let_in, state))
+def _rows_of(config: CircuitBreakerConfig) -> Rows:
+    answers = tuple(condition(config, _EMPTY, None) for condition in OF_CONFIG)
+    rows = _rows.get(answers)
+    if rows is None:
+        rows = _rows[answers] = _indexed(TABLE, dict(zip(OF_CONFIG, answers, strict=True)))
+    return rows
+
+
+_rows: dict[tuple[bool, ...], Rows] = {}
+"""The table as it is for configurations that give these answers to `OF_CONFIG`."""
+_LETTING_IN = frozenset(
+    state for state in STATES if [row[2:] for row in TABLE if row[:2] == (state, ADMIT)] == [(always, state, let_in)]
+)
 """States in which every call is let in, without a question: see `Step.lets_in`."""
 
 VERBS = (FORCE_OPEN, DISABLE, METRICS_ONLY, CLOSE, RESET, RESTORE)
@@ -1107,10 +1131,11 @@ VERBS = (FORCE_OPEN, DISABLE, METRICS_ONLY, CLOSE, RESET, RESTORE)
 class Machine:
     """The state machine under one configuration."""
 
-    __slots__ = ("config",)
+    __slots__ = ("_rows", "config")
 
     def __init__(self, config: CircuitBreakerConfig) -> None:
         self.config = config
+        self._rows = _rows_of(config)
 
     def step(self, state: State, event: PolicyEvent, /) -> Step:
         """Answer an event, by the first row of `TABLE` whose state, event and condition are these.
@@ -1136,7 +1161,7 @@ class Machine:
             name = event.verb
             if name not in VERBS:
                 raise ValueError(f"a circuit breaker knows no {name[:80]!r}, but {', '.join(VERBS)}")
-        choices, action, target = _ROWS[state.state][name]
+        choices, action, target = self._rows[state.state][name]
         for condition, its_action, its_target in choices:
             if condition(config, state, event):
                 action = its_action

@@ -18,7 +18,7 @@ A shape is the name under which a window stands in the record: ``consecutive``, 
 
 from __future__ import annotations
 
-from resilience.policy import FAILURE
+from resilience.policy import FAILURE, FOREVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,38 +73,53 @@ def end_of_bucket(span: int, number: int) -> float:
     return -((number + 1) * span // -BUCKETS) / 1e9
 
 
-_running: dict[int, tuple[int, int, int, float, float]] = {}
+class Bounds:
+    """Where a bucket lies in time: its number, its nanoseconds, the wall-clock second at which it ends, and the one at
+    which it leaves the window.
+
+    From `surely_from` on and before `surely_until`, wall-clock seconds as well, it is this bucket: to find that out
+    takes two comparisons.  Within a microsecond of an edge the nanoseconds are compared, which are exact.
+    """
+
+    __slots__ = ("begin", "end", "ends_at", "leaves_at", "number", "surely_from", "surely_until")
+
+    def __init__(self, span: int, number: int) -> None:
+        self.number = number
+        self.begin = begin = -(number * span // -BUCKETS)
+        self.end = end = -((number + 1) * span // -BUCKETS)
+        self.ends_at = end / 1e9
+        self.leaves_at = end_of_bucket(span, number + BUCKETS - 1)
+        first, last = (begin + 1_000) / 1e9, (end - 1_000) / 1e9
+        # In a time so far from ours that a number of seconds cannot tell microseconds apart, nothing may be sure.
+        is_fine = begin <= int(first * 1e9) and int(last * 1e9) < end
+        self.surely_from, self.surely_until = (first, last) if is_fine else (FOREVER, FOREVER)
+
+
+_running: dict[int, Bounds] = {}
 _MOST_RUNNING = 64
 
 
-def running(span: int, nanosecond: int) -> tuple[int, int, int, float, float]:
-    """Return the bucket of a nanosecond.
+def running(span: int, at: float) -> Bounds:
+    """Return the bucket of a wall-clock second.
 
-    Its number, the nanoseconds at which it begins and ends; in wall-clock seconds, when it ends and when it leaves the
-    window.  The last one of each span is kept: nearly always it is asked for again, and to divide numbers as long as
-    these each time takes a quarter of all that a policy does for a commit.
+    The last one of each span is kept: nearly always it is asked for again, and to divide numbers as long as these each
+    time takes a quarter of all that a policy does for a commit.
     """
     bucket = _running.get(span)
-    if bucket is None or not bucket[1] <= nanosecond < bucket[2]:
-        number = nanosecond * BUCKETS // span
-        begin, end = (-(edge * span // -BUCKETS) for edge in (number, number + 1))
-        if len(_running) >= _MOST_RUNNING:
-            _running.clear()
-        bucket = number, begin, end, end / 1e9, end_of_bucket(span, number + BUCKETS - 1)
-        _running[span] = bucket
+    if bucket is None or not bucket.surely_from <= at < bucket.surely_until:
+        nanosecond = int(at * 1e9)
+        if bucket is None or not bucket.begin <= nanosecond < bucket.end:
+            if len(_running) >= _MOST_RUNNING:
+                _running.clear()
+            bucket = _running[span] = Bounds(span, nanosecond * BUCKETS // span)
     return bucket
-
-
-def end_of_bucket_at(span: int, at: float) -> float:
-    """Wall-clock second at which the bucket of a wall-clock second ends."""
-    return running(span, int(at * 1e9))[3]
 
 
 def leaves_at(span: int, number: int) -> float:
     """Wall-clock second at which a bucket leaves the window."""
     bucket = _running.get(span)
-    if bucket is not None and bucket[0] == number:
-        return bucket[4]
+    if bucket is not None and bucket.number == number:
+        return bucket.leaves_at
     return end_of_bucket(span, number + BUCKETS - 1)
 
 
@@ -120,9 +135,9 @@ def added(config: CircuitBreakerConfig, windows: Windows, event: Report) -> Wind
     at = event.at
     now = event.now
     span = config.window_span
-    bucket = running(span, int(now * 1e9))
-    number = present = bucket[0]
-    if at < now and int(at * 1e9) < bucket[1]:  # nothing ends after it was reported
+    bucket = running(span, now)
+    number = present = bucket.number
+    if at < now and at < bucket.surely_from:  # nothing ends after it was reported
         number = bucket_of(span, at)
     total, failures, slows, content = window
     if content:

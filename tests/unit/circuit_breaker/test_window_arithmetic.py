@@ -14,7 +14,6 @@ from resilience_circuit_breaker._window import (
     bucket_of,
     buckets_of,
     end_of_bucket,
-    end_of_bucket_at,
     ends_at,
     leaves_at,
     running,
@@ -45,8 +44,34 @@ def test_a_bucket_ends_at_the_first_nanosecond_of_the_next(span: int) -> None:
         end = end_of_bucket(span, number)
         assert bucket_of(span, end) == number + 1
         assert bucket_of(span, end - 2e-9) == number
-        assert end_of_bucket_at(span, end - 2e-9) == end
-        assert end_of_bucket_at(span, end) == end_of_bucket(span, number + 1)
+        assert running(span, end - 2e-9).ends_at == end
+        assert running(span, end).ends_at == end_of_bucket(span, number + 1)
+
+
+@pytest.mark.parametrize("span", [1_000_000_001, 60_000_000_000])
+@pytest.mark.parametrize("begun", [0.0, START, -START, 5e9, 1e12], ids=lambda begun: f"{begun:g}")
+def test_the_running_bucket_is_that_of_the_nanosecond_however_near_to_an_edge(span: int, begun: float) -> None:
+    first = bucket_of(span, begun)
+    for number in (first, first + 1, first, first + 2):
+        edge = end_of_bucket(span, number)
+        for distance in (0.0, 1e-9, 2e-7, 9e-7, 1e-6, 1.1e-6, 2e-6, 1e-3, span / 2e10):
+            for at in (edge - distance, edge + distance, edge - distance):
+                bucket = running(span, at)
+                assert bucket.number == bucket_of(span, at)
+                assert (bucket.ends_at, bucket.leaves_at) == (
+                    end_of_bucket(span, bucket.number),
+                    end_of_bucket(span, bucket.number + BUCKETS - 1),
+                )
+
+
+def test_a_microsecond_from_its_edges_a_bucket_is_known_by_the_second() -> None:
+    bucket = running(10_000_000_000, START + 0.5)
+    assert (bucket.surely_from, bucket.surely_until) == (START + 1e-6, START + 1 - 1e-6)
+
+
+def test_where_a_second_is_a_number_too_coarse_for_that_no_bucket_is() -> None:
+    bucket = running(60_000_000_000, 1e11 + 0.5)
+    assert not bucket.surely_from <= 1e11 + 0.5 < bucket.surely_until
 
 
 @pytest.mark.parametrize("span", [1_000_000_001, 60_000_000_000])
@@ -57,7 +82,7 @@ def test_a_bucket_leaves_the_window_when_the_tenth_after_it_begins(
     monkeypatch.setattr("resilience_circuit_breaker._window._running", {})
     for number in range(25):
         if ahead is not None:
-            end_of_bucket_at(span, end_of_bucket(span, number + ahead) - 2e-9)
+            running(span, end_of_bucket(span, number + ahead) - 2e-9)
         leaves = leaves_at(span, number)
         assert bucket_of(span, leaves) == number + BUCKETS
         assert bucket_of(span, leaves - 2e-9) == number + BUCKETS - 1
@@ -67,7 +92,7 @@ def test_buckets_end_at_whole_seconds_today_as_in_1970() -> None:
     span = 10_000_000_000
     second = int(START)
     assert end_of_bucket(span, second) == second + 1
-    assert end_of_bucket_at(span, second + 0.999) == second + 1
+    assert running(span, second + 0.999).ends_at == second + 1
 
 
 def test_a_call_is_counted_in_the_bucket_in_which_it_ended() -> None:
@@ -177,7 +202,6 @@ def test_more_failures_at_once_than_a_window_of_calls_holds_are_as_many_as_it_ho
 
 
 def test_windows_of_more_spans_than_are_kept_in_mind_have_their_own_buckets() -> None:
-    now = int(START * 1e9)
     spans = [second * 1_000_000_000 for second in range(1, 100)]
     for _ in range(2):
-        assert [running(span, now)[0] for span in spans] == [now * 10 // span for span in spans]
+        assert [running(span, START).number for span in spans] == [bucket_of(span, START) for span in spans]
