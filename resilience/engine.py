@@ -554,12 +554,24 @@ class Engine:
         if cell.owed:
             self.pay(cell, deadline)
 
-    def pay(self, cell: Cell, deadline: float | None = None) -> None:
-        """Do what `settle` does, where something is owed."""
-        if cell.origin is not None or self._outages.touch(cell.key):
-            drive(cell.ports, self._settling(cell, deadline, patient=True))
-        else:
-            self._settle_well(cell, self._clock.monotonic() + self._timeout if deadline is None else deadline)
+    def pay(self, cell: Cell, deadline: float | None = None, *, patient: bool = True) -> bool:
+        """Do what `settle` does, where something is owed: the road of every row of gathered outcomes.
+
+        :return: false if somebody holds the lock who is to be waited for, and `patient` says not to.
+        """
+        if deadline is None:
+            deadline = self._clock.monotonic() + self._timeout
+        try:
+            if cell.origin is not None or self._outages.touch(cell.key):
+                drive(cell.ports, self._settling(cell, deadline, patient=patient))
+            else:  # the same without what only an outage or a private copy needs
+                perform(cell.ports, commit(cell, (), self._announcer, self._clock, deadline, patient=patient))
+                cell.shadow = None
+        except StorageLockTimeout as failure:
+            return patient or not _is_to_be_waited_for(failure)
+        except ResilienceError as failure:
+            self._could_not_record(cell, failure, deadline)
+        return True
 
     async def asettle(self, cell: Cell) -> None:
         """Do what `settle` does without blocking the event loop."""
@@ -572,25 +584,10 @@ class Engine:
             self.pay(cell)  # a private copy blocks no loop
         elif self._is_inline and not self._outages.touch(cell.key):
             deadline = self._clock.monotonic() + self._timeout
-            if not self._settle_well(cell, deadline, patient=False):
+            if not self.pay(cell, deadline, patient=False):
                 await in_thread(lambda: self.pay(cell, deadline), None)
         else:
             await self._conduct(lambda deadline, patient: self._settling(cell, deadline, patient=patient))
-
-    def _settle_well(self, cell: Cell, deadline: float, *, patient: bool = True) -> bool:
-        """Commit what is owed; false if somebody holds the lock who is to be waited for, and `patient` says not to.
-
-        The road of every row of gathered outcomes: `_settling` without what only an outage or a private copy needs.
-        """
-        try:
-            perform(cell.ports, commit(cell, (), self._announcer, self._clock, deadline, patient=patient))
-        except StorageLockTimeout as failure:
-            return patient or not _is_to_be_waited_for(failure)
-        except ResilienceError as failure:
-            self._could_not_record(cell, failure, deadline)
-        else:
-            self._mend(cell, trying=False)
-        return True
 
     def _settling(self, cell: Cell, deadline: float | None, *, patient: bool) -> Requests[None]:
         outage, trying = self._outages.ask(cell.key) if cell.origin is None else (None, False)

@@ -47,35 +47,36 @@ class Row:
     :param limit: so many are gathered at most.
     """
 
-    __slots__ = ("_all", "_room", "alike", "edge", "tickets")
+    __slots__ = ("_all", "alike", "edge", "room", "tickets")
 
     def __init__(self, alike: Report, edge: float, limit: int) -> None:
         self.alike = alike
         self.edge = edge
         self.tickets: Iterator[bool] = iter(())
+        self.room = 0
+        """So many tickets there are, those that were taken included."""
         self._all = _TICKETS if limit == LIMIT else (True,) * (limit - 1) + (False,)
-        self._room = 0
 
     def open(self, others: int) -> None:
         """Give out tickets, where so many others are gathered already."""
         tickets = self._all[min(others, len(self._all) - 1) :]
-        self._room = len(tickets)
+        self.room = len(tickets)
         self.tickets = iter(tickets)
 
     def count(self) -> int:
         """So many were taken."""
-        return self._room - length_hint(self.tickets)
+        return self.room - length_hint(self.tickets)
 
     def close(self) -> int:
         """Take what is left, so that nobody else does; so many were taken by others."""
-        count = self._room - len([*self.tickets])
-        self._room = 0
+        count = self.room - len([*self.tickets])
+        self.room = 0
         return count
 
     def renew(self) -> int:
         """Close it, and give out all tickets anew."""
-        count = self._room - len([*self.tickets])
-        self._room = len(self._all)
+        count = self.room - len([*self.tickets])
+        self.room = len(self._all)
         self.tickets = iter(self._all)
         return count
 
@@ -140,7 +141,7 @@ class Owed:
     def __bool__(self) -> bool:
         """Whether anything at all is owed."""
         row = self.row
-        if row is not None and row.count():
+        if row is not None and length_hint(row.tickets) != row.room:  # `Row.count`, without its call
             return True
         return True if self.reports or self.gathered or self.rejected else False  # noqa: SIM210 - `bool` costs a call
 
@@ -202,8 +203,10 @@ class Owed:
         """Take all out, to commit it; whoever fails to gives it back with `give_back`."""
         with self._lock:
             self.is_overdue = False
-            taken: list[Report | Rejected] = [*self.reports]
-            self.reports.clear()
+            taken: list[Report | Rejected] = []
+            if self.reports:
+                taken += self.reports
+                self.reports.clear()
             if self.gathered:
                 taken += [report for report, _ in self.gathered]
                 self.gathered.clear()
@@ -212,8 +215,8 @@ class Owed:
                 count = row.renew()
                 if count:
                     taken.append(row.alike.copy(count))
-            rejected = len(self.rejected)
-            if rejected:
+            if self.rejected:
+                rejected = len(self.rejected)
                 del self.rejected[:rejected]  # others append at the same time
                 taken.append(Rejected(now, 0, rejected))
                 self.told_at = now

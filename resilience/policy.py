@@ -11,7 +11,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Any, ClassVar, Literal, Protocol, Self
 
     from resilience.cli.verbs import Verb
@@ -35,6 +35,8 @@ NOW: Literal[2] = 2
 """Commit before the decision is given."""
 
 FOREVER = float("inf")
+
+_blank: Callable[[type[Report]], Report] = object.__new__
 
 
 class Admit:
@@ -86,17 +88,17 @@ class Report:
 
     def copy(self, count: int | None = None) -> Report:
         """Make another one like it, of so many calls."""
-        return Report(
-            self.now,
-            self.draw,
-            self.outcome,
-            self.at,
-            self.epoch,
-            self.token,
-            self.error,
-            self.duration,
-            self.count if count is None else count,
-        )
+        made = _blank(Report)  # without a call of its constructor: each row of gathered successes has one made
+        made.now = self.now
+        made.draw = self.draw
+        made.outcome = self.outcome
+        made.at = self.at
+        made.epoch = self.epoch
+        made.token = self.token
+        made.error = self.error
+        made.duration = self.duration
+        made.count = self.count if count is None else count
+        return made
 
 
 class Rejected:

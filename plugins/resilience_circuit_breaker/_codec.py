@@ -44,10 +44,8 @@ from resilience_circuit_breaker._window import (
     MOST_SHAPES,
     NO_WINDOWS,
     TIME,
-    is_of_time,
     shape_of,
     summed,
-    written,
 )
 
 TYPE_CHECKING = False
@@ -67,6 +65,7 @@ LONGEST = 1000
 
 _COUNTED = frozenset({"schema", "state", "epoch", "since", "failures", "last_failure", "last_error", "windows", "asks"})
 """What a counted call changes, and the two before them."""
+_OF_TIME = f"{TIME}:"
 _CLOSED = '{"schema":2,"state":"closed",'
 _OF_PROBES = frozenset({"half_open_successes", "half_open_failures", "nonce", "next_permit", "permits", "lapsed"})
 _KNOWN = (
@@ -118,9 +117,12 @@ def encode(state: State, /) -> bytes:
         text += f',"last_failure":{state.last_failure!r}'
     if state.asks:
         text += f',"asks":{state.asks}'
-    windows = state.windows
-    if windows:
-        text += f',"windows":{{{",".join([_encode_window(shape, windows[shape]) for shape in windows])}}}'
+    before = ',"windows":{'
+    for shape, window in state.windows.items():
+        text += f'{before}"{shape}":{_encode_window(shape, window)}'
+        before = ","
+    if state.windows:
+        text += "}"
     if state.last_error is not None:
         text += f',"last_error":{quote(state.last_error)}'
     rest = state.rest
@@ -132,11 +134,12 @@ def encode(state: State, /) -> bytes:
 
 def _encode_window(shape: str, window: Window | float | None) -> str:
     if not isinstance(window, tuple):
-        return f'"{shape}":{"null" if window is None else repr(window)}'
-    if is_of_time(shape):
-        return f'"{shape}":{written(window)}'
-    failures, slow = window[3] or (0, 0)
-    return f'"{shape}":[{window[0]},"{failures:x}","{slow:x}"]'
+        return "null" if window is None else repr(window)
+    content = window[3]
+    if shape.startswith(_OF_TIME):
+        return f"[{content[1]}[%d,%d,%d,%d]]" % content[2] if content else "[]"
+    failures, slow = content or (0, 0)
+    return f'[{window[0]},"{failures:x}","{slow:x}"]'
 
 
 def encode_rest(rest: Rest) -> str:  # noqa: C901 - one question a field

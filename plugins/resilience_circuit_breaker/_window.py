@@ -74,8 +74,7 @@ def end_of_bucket(span: int, number: int) -> float:
 
 
 class Bounds:
-    """Where a bucket lies in time: its number, its nanoseconds, the wall-clock second at which it ends, and the one at
-    which it leaves the window.
+    """Where a bucket lies in time: its nanoseconds, and the wall-clock seconds at which it ends and leaves the window.
 
     From `surely_from` on and before `surely_until`, wall-clock seconds as well, it is this bucket: to find that out
     takes two comparisons.  Within a microsecond of an edge the nanoseconds are compared, which are exact.
@@ -142,8 +141,9 @@ def added(config: CircuitBreakerConfig, windows: Windows, event: Report) -> Wind
     total, failures, slows, content = window
     if content:
         older, text, last = content
-        if last[0] == number == present and (older[0] if older else last)[0] > present - BUCKETS:
-            last = (number, last[1] + calls, last[2] + failed, last[3] + slow)
+        its_number, its, its_failures, its_slows = last
+        if its_number == number == present and (older[0] if older else last)[0] > present - BUCKETS:
+            last = (number, its + calls, its_failures + failed, its_slows + slow)
             return total + calls, failures + failed, slows + slow, (older, text, last)
     if number <= present - BUCKETS:  # it had to wait for so long that it is out of the window
         return seen(span, window, now)
@@ -233,12 +233,6 @@ def summed(buckets: Sequence[Bucket]) -> Window:
     *older, last = buckets
     text = "".join(map(_WRITTEN, older))
     return sum(calls), sum(failures), sum(slows), (tuple(older), text, last)
-
-
-def written(window: Window) -> str:
-    """Write the buckets of a window of time as JSON."""
-    content = window[3]
-    return f"[{content[1]}[%d,%d,%d,%d]]" % content[2] if content else "[]"
 
 
 def is_of_time(shape: str) -> bool:

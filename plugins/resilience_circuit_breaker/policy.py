@@ -209,15 +209,16 @@ class CircuitBreakerPolicy(Machine):
 
     def _windows_end(self, state: State) -> float | None:
         windows = state.windows
-        window: Any = windows.get(self.config.shape)
-        if len(windows) == 1 and self.config.window == TIME and window and window[3]:  # nearly always
-            return leaves_at(self.config.window_span, window[3][2][0]) + LEAST_KEPT
+        config = self.config
+        window: Any = windows.get(config.shape)
+        if len(windows) == 1 and config.window == TIME and window and window[3]:  # nearly always
+            return leaves_at(config.window_span, window[3][2][0]) + LEAST_KEPT
         end = 0.0
         for shape, window in windows.items():
             if window is None:
                 continue
             if isinstance(window, float):
-                its_end: float | None = window + self.config.failure_max_age
+                its_end: float | None = window + config.failure_max_age
             else:
                 its_end = ends_at(shape, window)
             if its_end is None:
