@@ -33,6 +33,9 @@ whether its files were replaced behind its back."""
 _ALWAYS: Indexed = [0]
 """What a snapshot that may be stale for a while looks at."""
 
+_LOUD = float("nan")
+"""`Memo.quiet` where each success must be told: it equals no word."""
+
 
 class Done:
     """What is awaited where nothing is left to do."""
@@ -55,12 +58,12 @@ class Memo:
 
     __slots__ = (
         "cell",
+        "epoch",
         "owed",
         "quiet",
         "refusal",
         "row",
         "since",
-        "state",
         "tickets",
         "until",
         "view",
@@ -70,10 +73,11 @@ class Memo:
     lease = None
 
     def __init__(
-        self, cell: Cell, state: State, refusal: Refusal | None, since: float, until: float, is_current: Word
+        self, cell: Cell, epoch: int, refusal: Refusal | None, since: float, until: float, is_current: Word
     ) -> None:
         self.cell = cell
-        self.state = state
+        self.epoch = epoch
+        """The epoch that the call is admitted in."""
         self.refusal = refusal
         self.since = since
         self.until = until
@@ -81,17 +85,12 @@ class Memo:
         self.word = is_current.value
         self.owed: Owed | None = None
         """Where rejected calls are counted and successes gathered; `None`: there is neither."""
-        self.quiet: bool | None = None
-        """Whether a success changes nothing as long as the word is this one; `None`: nobody asked yet."""
+        self.quiet: float | None = None
+        """The word of the state that a success does not change, or `_LOUD`; `None`: nobody asked yet."""
         self.row: Row | None = None
         """Where each success until `until` is gathered; `None`: nowhere."""
         self.tickets: Iterator[bool] | None = None
         """Those of the `row`, where a success goes there without being judged; `None`: it does not."""
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the call is admitted in."""
-        return self.state.epoch
 
     def holds(self, now: float) -> bool:
         """Whether the answer is still the answer at wall-clock second `now`."""
@@ -119,7 +118,7 @@ class Memo:
         if self.row is not None:
             return self._gathers(duration)
         try:
-            return quiet and self.view[0] == self.word
+            return self.view[0] == quiet
         except ValueError:  # the storage released what it had mapped
             return False
 
@@ -141,26 +140,33 @@ class Memo:
             return more or None
         return False
 
-    def _ask_policy(self, engine: Engine) -> bool:
-        """Find out what a success means here, once for all calls that this lets in."""
-        policy = self.cell.policy
+    def _ask_policy(self, engine: Engine) -> float:
+        """Find out what a success means here, once for all calls that this lets in.
+
+        State and word are those of one view: a memo is renewed by any thread that commits, at any moment.
+        """
+        cell = self.cell
+        policy, view = cell.policy, cell.view
         success = Report(self.since, 0, SUCCESS, self.since, self.epoch, None, None)
-        step = policy.step(self.state, success)
+        step = policy.step(cell.state if view is None else view.state, success)
         if step.keep == LATER and self.owed is not None:
             engine.prepare()
             self.until = min(self.until, step.until)
             self.row = Row(success, step.until, policy.gather_limit)
             if not policy.judges_results:
                 self.tickets = self.row.tickets
-        self.quiet = (
+        is_current = None if view is None else view.snapshot.is_current
+        changes_nothing = (
             step.keep == KEEP
             and not step.tells
             and step.until == FOREVER
-            and self.view is not _ALWAYS
+            and isinstance(is_current, Word)
+            and is_current.view is self.view
             and not policy.judges_results
             and policy.slow_after == FOREVER
         )
-        return self.quiet
+        self.quiet = quiet = is_current.value if changes_nothing and isinstance(is_current, Word) else _LOUD
+        return quiet
 
     def report(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
         """As a permit: tell how the call went."""
@@ -175,7 +181,7 @@ class Memo:
             if taken is None:
                 engine.pay(cell)
                 return
-        engine.report(cell, outcome, self.state.epoch, None, error, duration)
+        engine.report(cell, outcome, self.epoch, None, error, duration)
 
     def areport(self, outcome: Outcome, error: str | None, duration: float | None) -> Awaitable[None]:
         """Do what `report` does without blocking the event loop."""
@@ -189,11 +195,11 @@ class Memo:
                 return DONE
             if taken is None:
                 return engine.apay(cell)
-        return engine.areport(cell, outcome, self.state.epoch, None, error, duration)
+        return engine.areport(cell, outcome, self.epoch, None, error, duration)
 
 
-NEVER = Memo(None, None, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]  # no cell, no state
-"""The memo that never holds, and so is nobody's permit and needs no cell and no state.
+NEVER = Memo(None, 0, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]  # no cell
+"""The memo that never holds, and so is nobody's permit and needs no cell.
 
 It lets nobody in by itself: whoever goes by it is told so by `refusal`, as by any other that does not.
 """
@@ -444,20 +450,21 @@ class Cell:
         ):
             row = memo.row
             if (
-                step.keep == LATER
-                and row is not None
-                and memo.view is is_current.view
-                and memo.state.epoch == state.epoch
+                memo.view is is_current.view
+                and memo.epoch == state.epoch
+                and (row is None or step.keep == LATER)  # as one success was kept, so will be the next
             ):
-                # As one success was kept, so will be the next: all else stays as it is, which saves 0.4 µs a row.  The
-                # word comes last: a thread that looks at the memo meanwhile finds that it does not hold.
-                memo.state = state
+                # Renewed in place, which saves 0.4 µs a row and 0.2 a failure.  The word comes last: a thread that
+                # looks at the memo meanwhile finds that it does not hold.  A call that it has let in before may go on
+                # to use it: that is of the same epoch, and `quiet` is the word of the state that it was asked of.
                 memo.since = now
-                if memo.tickets is not None:
+                if row is None:
+                    memo.quiet = None
+                elif memo.tickets is not None:
                     memo.tickets = row.tickets
                 memo.word = is_current.value
             else:
-                memo = Memo(self, state, None, now, memo.until, is_current)
+                memo = Memo(self, state.epoch, None, now, memo.until, is_current)
                 memo.owed = owed
             if owed is not None:
                 owed.asked = step.asks
@@ -476,7 +483,7 @@ class Cell:
         owed = self.owed
         if isinstance(decision, Lease) or (owed is not None and owed.reports):
             return None
-        memo = Memo(self, step.state, decision, now, until, is_current)
+        memo = Memo(self, step.state.epoch, decision, now, until, is_current)
         gather = self.policy.gather
         if gather:
             memo.until = min(until, now + gather)

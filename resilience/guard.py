@@ -483,7 +483,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
         tickets = permit.tickets
         if tickets is None:
             try:
-                if permit.quiet and permit.view[0] == permit.word:
+                if permit.view[0] == permit.quiet:
                     return result
             except ValueError:
                 pass
@@ -537,7 +537,7 @@ def _async_shell(  # noqa: C901 - see above
         tickets = permit.tickets
         if tickets is None:
             try:
-                if permit.quiet and permit.view[0] == permit.word:
+                if permit.view[0] == permit.quiet:
                     return result
             except ValueError:
                 pass

@@ -27,9 +27,8 @@ class Permit:
     __slots__ = ("_begun", "_reported", "cell", "epoch", "expires_at", "lease")
 
     # In the place of what a memo has: a success of a permit always must be reported.
-    quiet: ClassVar[bool | None] = False
+    quiet: ClassVar[None] = None
     view: ClassVar[Indexed] = (0,)
-    word: ClassVar[int] = 1
     tickets: ClassVar[None] = None
     until: ClassVar[float] = 0.0
 
