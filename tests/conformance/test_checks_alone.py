@@ -353,7 +353,10 @@ class TestForks:
                 Path(arguments[-1]).touch()
                 return Forked("well")
 
-        monkeypatch.setattr(processes, "try_lock", lambda *_: False)
+        def taken(*_: object) -> bool:
+            return False
+
+        monkeypatch.setattr(processes, "try_lock", taken)
         assert "a child that another had forked meanwhile keeps it" in look("fork", Told(of_folder(tmp_path))).what
 
     @pytest.mark.parametrize(

@@ -438,7 +438,7 @@ class TestContextManagers:
     def test_its_block_is_judged_when_it_is_left(
         self, breaker: CircuitBreaker, clock: ManualClock, *, outermost: bool
     ) -> None:
-        def session(host: str) -> Iterator[str]:
+        def session(host: str) -> Generator[str]:
             """Connect."""
             yield host
 
@@ -456,7 +456,7 @@ class TestContextManagers:
 
     @pytest.mark.parametrize("outermost", [True, False])
     def test_an_awaited_block_is_judged_when_it_is_left(self, breaker: CircuitBreaker, *, outermost: bool) -> None:
-        async def session(host: str) -> AsyncIterator[str]:
+        async def session(host: str) -> AsyncGenerator[str]:
             yield host
 
         connect = breaker(asynccontextmanager(session)) if outermost else asynccontextmanager(breaker(session))
@@ -474,7 +474,7 @@ class TestContextManagers:
     def test_what_it_decorates_is_guarded(self, breaker: CircuitBreaker) -> None:
         @breaker
         @contextmanager
-        def session() -> Iterator[None]:
+        def session() -> Generator[None]:
             yield
 
         @session()
