@@ -460,7 +460,8 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
         permit: Memo | Permit
         cell = guard._cell  # noqa: SLF001 - this module's own
         permit = cell.memo
-        now = cell.wall()
+        wall = cell.wall
+        now = wall()
         try:
             if permit.view[0] != permit.word or not permit.since <= now < permit.until:
                 permit = NEVER
@@ -471,6 +472,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
                 raise permit.rejection(now)
             permit = guard._admit()  # noqa: SLF001 - the shell is the guard's
             cell = permit.cell
+            wall = cell.wall
         timer = cell.timer
         begun = 0.0 if timer is None else timer()
         try:
@@ -488,7 +490,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
             except ValueError:
                 pass
         elif (
-            now <= cell.wall() < permit.until
+            now <= wall() < permit.until
             if timer is None  # else what the call took tells the time as well, and a look at the clock is spared
             else (lasted := timer() - begun) <= cell.policy.slow_after and now + lasted < permit.until
         ):
@@ -510,7 +512,8 @@ def _async_shell(  # noqa: C901 - see above
         permit: Memo | Permit
         cell = guard._cell  # noqa: SLF001 - this module's own
         permit = cell.memo
-        now = cell.wall()
+        wall = cell.wall
+        now = wall()
         try:
             if permit.view[0] != permit.word or not permit.since <= now < permit.until:
                 permit = NEVER
@@ -521,6 +524,7 @@ def _async_shell(  # noqa: C901 - see above
                 raise permit.rejection(now)
             permit = await guard._aadmit()  # noqa: SLF001
             cell = permit.cell
+            wall = cell.wall
         timer = cell.timer
         begun = 0.0 if timer is None else timer()
         try:
@@ -542,7 +546,7 @@ def _async_shell(  # noqa: C901 - see above
             except ValueError:
                 pass
         elif (
-            now <= cell.wall() < permit.until
+            now <= wall() < permit.until
             if timer is None
             else (lasted := timer() - begun) <= cell.policy.slow_after and now + lasted < permit.until
         ):
