@@ -1082,6 +1082,22 @@ class AnswersInTime(CasStorage):
         return super().resilience_save(key, payload, expected, expires_at, timeout)
 
 
+class LeavesItOpen(MemoryStorage):
+    """Opens a connection for each load, and closes it with the storage."""
+
+    opened: tuple[int, ...] = ()
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        self.opened += (os.open(os.devnull, os.O_RDONLY),)
+        return super().resilience_load(key, timeout)
+
+    def close(self) -> None:
+        for descriptor in self.opened:
+            os.close(descriptor)
+        self.opened = ()
+
+
 class Mistake(NamedTuple):
     """One broken storage: its class, the check that finds it, how it tells (one of several ways, if chance decides)."""
 
@@ -1185,5 +1201,6 @@ MISTAKES = [
     Mistake(StopsTheClock, "time", "from where the ones before it say it should be"),
     Mistake(UsesItsParentsConnection, "forked_at_work", "after a fork, while parent and children commit,"),
     Mistake(CallsItTimedOut, "hurried_saves", "as if nothing were saved; it was"),
+    Mistake(LeavesItOpen, "nothing_left_open", "descriptors and threads more are open after 30 loads and saves"),
     Mistake(AnswersInTime, "hurried_saves", "returned a Snapshot, and what it saved is not there"),
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conformance.broken import LeavesItOpen
 from conformance.references import CasStorage, FolderStorage
 
 from resilience import (
@@ -138,6 +139,36 @@ class Scripted(Memory):
     @hookimpl
     def resilience_delete(self, key: Key, expected: Any, timeout: float) -> Any:
         return self._crooked("delete", super().resilience_delete(key, expected, timeout))
+
+
+class DropsEarly(Memory):
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Any:
+        return super().resilience_load(key, timeout) if clock.wall() + 60 < self.ends else Snapshot(None, None)
+
+    @hookimpl
+    def resilience_save(self, key: Key, payload: bytes, expected: Any, expires_at: Any, timeout: float) -> Any:
+        self.ends: float = expires_at or float("inf")
+        return super().resilience_save(key, payload, expected, expires_at, timeout)
+
+
+def test_a_record_that_expires_too_early() -> None:
+    assert look("expiry", DropsEarly()).what == "a record whose expiry is less than a second from now is gone"
+
+
+class OpensInVain(LeavesItOpen):
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Any:
+        super().resilience_load(key, timeout)
+        raise StorageUnavailable("no answer in time")
+
+
+def test_what_is_left_open_where_no_store_answers() -> None:
+    away = OpensInVain("memory:")
+    result = look("nothing_left_open", Memory(), unreachable=lambda: away)
+    away.close()
+    assert "30 descriptors and threads more are open after 30 loads from a store that does not answer" in result.what
+    assert look("nothing_left_open", Memory(), unreachable=Memory).outcome == "passed"
 
 
 def test_a_delete_of_anything_that_says_that_nothing_was_there() -> None:

@@ -466,6 +466,7 @@ def test_version_2_of_the_kit_never_changes() -> None:
         *("keys_threads", "awaited_keys_threads", "keys_processes", "awaited_keys_processes", "delete_compares"),
         *("discard_spares", "many_records"),
         *("forked_at_work", "awaited_forked_at_work", "hurried_saves", "awaited_hurried_saves"),
+        *("nothing_left_open", "awaited_nothing_left_open"),
         *("loop_stays_free", "cancelled_saves", "cancelled_calls"),
     ]
     assert sorted(check.name for check in all_checks("2")) == sorted(VERSION_1.split() + brought)

@@ -398,6 +398,7 @@ def check_expiry(subject: Subject) -> None:
     soon = clock.wall() + 0.75
     with handle.lock(lasting):
         lasts = handle.save(lasting, b'{"n": 1}', None, expires_at=soon).version
+        _kept(handle, lasting, lasts, "less than a second from now")
         lasts = handle.save(lasting, b'{"n": 2}', lasts, expires_at=None).version
     with handle.lock(key):
         version = handle.save(key, b'{"n": 2}', version, expires_at=now + 10 * 365 * 86400).version

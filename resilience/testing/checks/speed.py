@@ -1,18 +1,25 @@
-"""How fast it is, beside the memory storage: told, and asserted only where it is declared."""
+"""What calls cost: their time beside the memory storage's, asserted only where it is declared; what they leave open."""
 
 from __future__ import annotations
 
+import gc
+import os
+import threading
+
 from resilience import clock
+from resilience.errors import StorageUnavailable
 from resilience.storage import Capability
-from resilience.testing.checks.registry import check
+from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.handle import Handle
 from resilience.testing.roads import CALLED
+from resilience.testing.subject import Background
 from resilience.testing.violations import Violation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from resilience.storage import Key
     from resilience.testing.subject import Subject
 
 INLINE_LIMIT = 0.01
@@ -56,3 +63,55 @@ def _median(function: Callable[[], object], times: int) -> float:
         function()
         taken.append(clock.monotonic() - begun)
     return sorted(taken)[len(taken) // 2]
+
+
+@check("calls, and threads that end, leave nothing open", kit=SECOND)
+def check_nothing_left_open(subject: Subject) -> None:
+    """Call a storage again and again, in threads that end, and where no store answers; count what is open."""
+    subject.need_posix()
+    handle, key = subject.handle, subject.key()
+    handle.put(key, b"{}")
+    handle.load(key)
+    before = _open_now()
+    for _ in range(CALLS):
+        handle.put(key, b"{}")
+        handle.load(key)
+        Background(handle.load, key).result(10.0)
+    _see_little_open(before, "loads and saves, some of them in threads that have ended")
+    if subject.unreachable is None:
+        return
+    away = Handle.open(subject.unreachable, subject.road)
+    _in_vain(away, key)
+    before = _open_now()
+    for _ in range(CALLS):
+        _in_vain(away, key)
+    _see_little_open(before, "loads from a store that does not answer")
+    away.close()
+
+
+CALLS = 30
+"""Of each kind.  A pool that grows by less, or threads for calls of an event loop, are none of one for each call."""
+
+
+def _in_vain(away: Handle, key: Key) -> None:
+    try:
+        away.load(key, 0.02)
+    except StorageUnavailable:
+        pass
+
+
+def _open_now() -> int:
+    """Count descriptors and threads."""
+    gc.collect()
+    return len(os.listdir("/dev/fd")) + threading.active_count()  # noqa: PTH208 - only how many
+
+
+def _see_little_open(before: int, after: str) -> None:
+    more = _open_now() - before
+    if more >= CALLS:
+        raise Violation(
+            f"{more} descriptors and threads more are open after {CALLS} {after}",
+            "a program that runs for days cannot open a file or start a thread any more",
+            "close what a call opens on every way out, after a time-out too (try/finally), or keep it for the next"
+            " call; let what belongs to a thread end with it",
+        )
