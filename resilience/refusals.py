@@ -137,10 +137,14 @@ def explain_refusals(
         else:
             message = f"{label}, {field}: {reason}" + (f": set {section}{field.upper()}" if section else "")
         refusals.append(Refusal(field, message))
-    set_by = ", ".join(f"{field} by {source}" for field, (_, source) in assigned.items())
-    ending = f" (set: {set_by})" if set_by else ""
-    refusals.extend(Refusal("", f"{label}: {words}{ending}") for words in contradictions)
+    refusals.extend(Refusal("", f"{label}: {words}{set_by(assigned)}") for words in contradictions)
     return refusals
+
+
+def set_by(assigned: Mapping[str, Assigned]) -> str:
+    """Return the end of a message about several settings: where each is from, without their values."""
+    sources = ", ".join(f"{field} by {source}" for field, (_, source) in assigned.items())
+    return f" (set: {sources})" if sources else ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

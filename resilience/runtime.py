@@ -507,8 +507,12 @@ class Runtime:
         alike = _alike(configured, kind, name, given, stored)
         before, policy = self._last_policy
         if alike is None or alike != before:
-            settings = configured.policy_settings(kind.kind, name, kind.settings_model(), given or {}, stored)
-            policy = kind.from_settings(settings, given)
+            layers = kind.kind, name, kind.settings_model(), given or {}, stored
+            settings = configured.policy_settings(*layers)
+            try:
+                policy = kind.from_settings(settings, given)
+            except ConfigurationError as error:
+                raise configured.located(error, *layers) from error.__cause__
             if alike is not None:
                 self._last_policy = alike, policy
         return policy

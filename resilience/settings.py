@@ -26,6 +26,7 @@ from resilience.refusals import (
     explain_refusals,
     has_mark,
     is_secret,
+    set_by,
     shortened,
 )
 from resilience.selection import OBSERVER, POLICY, Listing, Selection
@@ -231,6 +232,10 @@ def check_given(kind_label: str, name: str, model: type[PolicySettings], given: 
     _validated(model, assigned, f"{kind_label}({shortened(name)})", "")
 
 
+def _label(kind: str, name: str) -> str:
+    return f"{''.join(word.capitalize() for word in kind.split('_'))}({shortened(name)})"
+
+
 def _validated(model: type[_Model], assigned: Mapping[str, Assigned], label: str, section: str) -> _Model:
     try:
         return model.model_validate({field: value for field, (value, _) in assigned.items()})
@@ -399,12 +404,25 @@ class Configuration:
             settings in code differ have the same name in variables, and there are such variables; or the policy is
             blocked.
         """
-        class_name = "".join(word.capitalize() for word in kind.split("_"))
+        label = _label(kind, name)
         if (bar := self.selection.bar(POLICY, kind)) is not None:
-            raise ConfigurationError(f"{class_name}({shortened(name)}): {bar} keeps the policy {kind!r} out")
+            raise ConfigurationError(f"{label}: {bar} keeps the policy {kind!r} out")
         self._refuse_confusion(kind, name, given)
         assigned = self._assigned(kind, name, model, given, stored)
-        return _validated(model, assigned, f"{class_name}({shortened(name)})", variable(normal_form(kind), ""))
+        return _validated(model, assigned, label, variable(normal_form(kind), ""))
+
+    def located(
+        self,
+        error: ConfigurationError,
+        kind: str,
+        name: str,
+        model: type[PolicySettings],
+        given: Mapping[str, object],
+        stored: Mapping[str, object] | None,
+    ) -> ConfigurationError:
+        """Return what a policy said of its settings, with what it does not know: its guard, and where they are from."""
+        assigned = self._assigned(kind, name, model, given, stored)
+        return ConfigurationError(f"{_label(kind, name)}: {error}{set_by(assigned)}")
 
     def explain_core(self) -> list[Effective]:
         """Return each setting of the framework itself, with its source."""

@@ -221,6 +221,15 @@ def test_judging_by_a_name_that_means_nothing_is_refused_at_first_use() -> None:
         lost.call(int)
 
 
+def test_a_name_that_means_nothing_is_told_with_its_breaker_and_its_variable() -> None:
+    variable = "RESILIENCE_CIRCUIT_BREAKER__FAILURE_ON"
+    with Runtime(storage="memory:", environ={variable: "builtins:ConectionError"}):
+        told = rf"CircuitBreaker\('payments'\): failure_on: there is no 'builtins:Conect.*failure_on by {variable}"
+        with pytest.raises(ConfigurationError, match=told) as refused:
+            CircuitBreaker("payments").status()
+    assert isinstance(refused.value.__cause__, ValueError)
+
+
 # --- the dry run ------------------------------------------------------------------------------------------------------
 
 
