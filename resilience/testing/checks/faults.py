@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def check_damaged(subject: Subject) -> None:
     """Damage a record, load it, set it aside, save anew."""
     if subject.damage is None:
-        raise Skipped("no way to damage a record was given: define damage(storage, key)")
+        raise Skipped("no way to damage a record was given: define damage(storage, key), or give --damage")
     handle, key, neighbour = subject.handle, subject.key(), subject.key("neighbour")
     kept = handle.put(neighbour, b'{"n": 0}')
     saved = handle.put(key, b'{"n": 1}')
@@ -84,7 +84,7 @@ def _is_corrupt(handle: Handle, key: Key, payload: bytes | None) -> bool:
 def check_unreachable(subject: Subject) -> None:
     """Call every hook of a storage whose store does not answer."""
     if subject.unreachable is None:
-        raise Skipped("no storage without a store was given: define unreachable()")
+        raise Skipped("no storage without a store was given: define unreachable(), or give --unreachable")
     try:
         handle = Handle.open(subject.unreachable)
     except StorageError as error:

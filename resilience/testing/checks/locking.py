@@ -29,10 +29,7 @@ def need_lock(subject: Subject) -> None:
     :raises Skipped: it works by compare-and-set alone.
     """
     if not subject.has_lock():
-        raise Skipped(
-            "the lock is contextlib.nullcontext(): the storage works by compare-and-set alone, and is tested with"
-            " racing saves"
-        )
+        raise Skipped("no lock (nullcontext): compare-and-set alone, which racing saves put to the proof")
 
 
 @check("the lock is free again after its block, also when the block raises")
