@@ -75,7 +75,8 @@ def checked(snapshot: Snapshot) -> tuple[int, str]:
             f"a load gave a torn record: {len(payload)} bytes that nobody saved as a whole, with version {version}",
             "a breaker reads nonsense, sets the record aside as damaged and forgets that it was open",
             "make a commit one step for readers: write beside the old record and then switch (a rename, one word, one"
-            " transaction); never write over what others may be reading",
+            " transaction); never write over what others may be reading, and never ask on a connection where another"
+            " call waits for its answer",
         )
     if inner["who"] == POISON:
         raise Violation(
