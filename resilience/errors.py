@@ -9,12 +9,15 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Self
+    from typing import Any, Self, TypeVar
 
     from resilience.storage import Key, Snapshot
 
+    E = TypeVar("E", bound=BaseException)
 
-def _revive(kind: type[ResilienceError], args: tuple[object, ...], attributes: dict[str, object]) -> ResilienceError:
+
+def revive(kind: type[E], args: tuple[object, ...], attributes: dict[str, object]) -> E:
+    """Make an error of its message and its attributes, whatever the signature of its class; for `__reduce__`."""
     error = kind.__new__(kind, *args)
     error.args = args
     for name, value in attributes.items():
@@ -27,7 +30,7 @@ class ResilienceError(Exception):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle message and attributes, whatever the signature of the class."""
-        return _revive, (type(self), self.args, dict(self.__dict__))
+        return revive, (type(self), self.args, dict(self.__dict__))
 
 
 class ConfigurationError(ResilienceError):
@@ -74,7 +77,7 @@ class StorageConflict(StorageError):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Leave the snapshot behind: what it maps belongs to this process."""
-        return _revive, (type(self), self.args, {**self.__dict__, "current": None})
+        return revive, (type(self), self.args, {**self.__dict__, "current": None})
 
 
 class StorageCorrupt(StorageError):

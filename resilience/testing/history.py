@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from resilience import clock
+from resilience.errors import revive
 from resilience.markers import hookimpl
 from resilience.storage import Snapshot, Version
 
@@ -69,6 +70,10 @@ class Anomaly(AssertionError):
         super().__init__(f"{invariant}: {message}" + "".join(f"\n  {operation}" for operation in operations[:5]))
         self.invariant = invariant
         self.operations = tuple(operations)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickle as it is: what a process pool cannot bring back, it waits for."""
+        return revive, (type(self), self.args, dict(self.__dict__))
 
 
 def check_history(

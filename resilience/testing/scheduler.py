@@ -10,10 +10,12 @@ import random
 from dataclasses import dataclass
 from typing import Protocol
 
+from resilience.errors import revive
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from typing import Literal
+    from typing import Any, Literal
 
     Choice = tuple[str, int]
     Process = Generator[Callable[[], object] | None, None, object]
@@ -50,6 +52,10 @@ class ScheduleFailed(AssertionError):
         steps = " ".join(name if name == "tick" else f"{name}:{process}" for name, process in schedule)
         super().__init__(f"{type(error).__name__}: {error}\n  schedule: {steps}")
         self.schedule = tuple(schedule)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickle as it is: what a process pool cannot bring back, it waits for."""
+        return revive, (type(self), self.args, dict(self.__dict__))
 
 
 @dataclass(frozen=True, slots=True)

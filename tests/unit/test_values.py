@@ -9,15 +9,24 @@ import pytest
 import resilience
 from resilience import (
     Capability,
+    CircuitOpenError,
+    ConfigurationError,
     Event,
     Key,
+    PluginError,
+    PolicyRejected,
     ResilienceError,
     Snapshot,
     StorageConflict,
+    StorageCorrupt,
+    StorageError,
+    StorageIncompatible,
+    StorageLockTimeout,
     StorageUnavailable,
     Transition,
     Version,
     Word,
+    testing,
 )
 
 KEY = Key("circuit_breaker", "payments")
@@ -91,6 +100,43 @@ def test_errors_pickle_whole() -> None:
     assert str(StorageUnavailable.from_os_error(of_a_file, "writing /state/x")) == "writing /state/x: No space left"
     assert str(translated) == "cannot write: No space left"
     assert isinstance(translated, ResilienceError)
+
+
+RAISED = [
+    CircuitOpenError("payments", "open", 3.5, "OSError", "maintenance"),
+    ConfigurationError("wrong"),
+    PluginError("broken"),
+    PolicyRejected("no", name="payments", retry_after=None),
+    ResilienceError("something"),
+    StorageConflict("late", key=KEY),
+    StorageCorrupt("damaged", key=KEY),
+    StorageError("ill"),
+    StorageIncompatible("newer", key=KEY),
+    StorageLockTimeout("held", key=KEY),
+    StorageUnavailable("gone", key=KEY, outcome_unknown=True),
+    testing.Anomaly("I1", "twice", [testing.Operation("a", 1, "write", 0.0, 1.0, None)]),
+    testing.Failed("ended", ("OSError", "no")),
+    testing.NotLinearizable("no order"),
+    testing.ScheduleFailed([("run", 0), ("tick", 0)], AssertionError("lost")),
+    testing.SearchTooLong("too many"),
+    testing.Skipped("not declared"),
+    testing.Violation("seen", "matters", "do"),
+]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+def test_an_error_comes_whole_out_of_a_process_pool(error: BaseException) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    fields = [name for name in dir(error) if not name.startswith("_") and not callable(getattr(error, name))]
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert [getattr(again, name) for name in fields] == [getattr(error, name) for name in fields]
+
+
+def test_every_public_error_is_among_them() -> None:
+    public = [getattr(module, name) for module in (resilience, testing) for name in module.__all__]
+    raised = {thing for thing in public if isinstance(thing, type) and issubclass(thing, BaseException)}
+    assert raised == set(map(type, RAISED))
 
 
 def test_capabilities_are_text() -> None:
