@@ -75,6 +75,7 @@ def commit(  # noqa: C901, PLR0912, PLR0915 - one road, each way out of which sa
     *,
     patient: bool,
     force: bool = False,
+    now: float | None = None,
 ) -> Requests[Committed]:
     """Answer the events, after what is owed, in one commit, and tell the observers when the lock is free again.
 
@@ -83,11 +84,13 @@ def commit(  # noqa: C901, PLR0912, PLR0915 - one road, each way out of which sa
     :param deadline: monotonic seconds at which to give up.
     :param patient: whether to wait for the lock; else it is tried once.
     :param force: save even if nothing changed.
+    :param now: monotonic second, where the caller has just read it.
     :raises StorageError: as the hooks raise it; `StorageLockTimeout` if conflicts did not end before the deadline.
     :raises ValueError: as the policy raises it, for a control that makes no sense; nothing was saved.
     """
     done = Committed()
     if cell.contention is not None:
+        now = None
         if not (yield from _take_turn(cell, cell.contention, events, done, clock, deadline, patient=patient)):
             return done
         if done.joined:
@@ -97,7 +100,8 @@ def commit(  # noqa: C901, PLR0912, PLR0915 - one road, each way out of which sa
     everything = (*taken, *events) if taken else events
     conflicts = 0
     refused: ValueError | None = None
-    now = clock.monotonic()
+    if now is None:
+        now = clock.monotonic()
     try:
         while True:
             try:
@@ -428,8 +432,9 @@ def perform(ports: Ports, requests: Requests[object]) -> None:
     try:
         for request in requests:
             _serve(ports, requests, request)
-    finally:
-        requests.close()  # see `drive`
+    except BaseException:
+        requests.close()  # see `drive`; at its end it is closed
+        raise
 
 
 def _serve(ports: Ports, requests: Requests[T], request: Request) -> T:

@@ -55,7 +55,8 @@ class Outages:
 
     def touch(self, key: Key) -> bool:
         """Whether there is one, of the storage or of this key."""
-        return self._fuse.is_blown or (bool(self._fuses) and self._fuses.get(key, self._fuse).is_blown)
+        fuse, fuses = self._fuse, self._fuses
+        return fuse.is_blown or (fuses.get(key, fuse).is_blown if fuses else False)
 
     def ask(self, key: Key) -> tuple[StorageError | None, bool]:
         """Why the storage may not be asked now; or that it may, and whether that is the one try of this second.

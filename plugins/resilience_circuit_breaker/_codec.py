@@ -129,7 +129,7 @@ def encode(state: State, /) -> bytes:
     end = rest.text
     if end is None:
         end = rest.text = encode_rest(rest)
-    return f"{text}{end}".encode("ascii")
+    return f"{text}{end}".encode()
 
 
 def _encode_window(shape: str, window: Window | float | None) -> str:

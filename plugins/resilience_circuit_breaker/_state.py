@@ -75,7 +75,7 @@ from resilience_circuit_breaker._window import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, Literal
 
     from resilience.policy import PolicyEvent
     from resilience_circuit_breaker._config import CircuitBreakerConfig
@@ -361,6 +361,7 @@ FIELDS = (
 """The fields of a `State` in the order of its arguments."""
 fields_of: Callable[[State], tuple[Any, ...]] = attrgetter(*FIELDS)
 _blank: Callable[[type[State]], State] = object.__new__
+_blank_step: Callable[[type[Step]], Step] = object.__new__
 
 
 def made_of(
@@ -386,6 +387,18 @@ def made_of(
     made.asks = asks
     made.rest = rest
     return made
+
+
+def _counting(state: State, until: float, keep: Literal[1, 2], tells: Tells) -> Step:
+    """Make the step that counts a call: with `made_of` for the state, 0.1 µs less a call than with constructors."""
+    step = _blank_step(Step)
+    step.state = state
+    step.decision = None
+    step.until = until
+    step.keep = keep
+    step.moved = None
+    step.tells = tells
+    return step  # `Machine.step` sets the others
 
 
 def _show(thing: Probes | State, names: tuple[str, ...]) -> str:
@@ -685,7 +698,7 @@ def count_success(config: CircuitBreakerConfig, state: State, event: Report, _ta
     until = FOREVER
     if config.window == TIME:
         until = running(config.window_span, _ended(event)).ends_at
-    return Step(counted, None, until, LATER, None, tells)
+    return _counting(counted, until, LATER, tells)
 
 
 def count_failure(config: CircuitBreakerConfig, state: State, event: Report, target: str) -> Step:
@@ -713,14 +726,15 @@ def count_failure(config: CircuitBreakerConfig, state: State, event: Report, tar
     rest = state.rest
     if rest.fit is not config.given:
         rest = _fitting(config, rest)
-    counted = made_of(CLOSED, state.epoch, None, failures, at, error, NO_WINDOWS, state.asks, rest)
-    return Step(counted, None, FOREVER, NOW)
+    return _counting(
+        made_of(CLOSED, state.epoch, None, failures, at, error, NO_WINDOWS, state.asks, rest), FOREVER, NOW, ()
+    )
 
 
 def count_in_window(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
     """Counts it in the window."""
     counted, tells = _counted(config, state, event, added(config, state.windows, event))
-    return Step(counted, None, FOREVER, NOW, None, tells)
+    return _counting(counted, FOREVER, NOW, tells)
 
 
 def trip(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:
