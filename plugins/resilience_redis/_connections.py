@@ -1,7 +1,7 @@
 """Asking a server from threads: connections that are kept, each for one request at a time, and one deadline for all.
 
-redis-py makes the connections and reads the answers.  Its pools, its retries and its own time-outs are not used: a
-hook must return within the time that the engine gives it, and must know whether its request was sent.
+redis-py makes the connections.  Its pools, its retries and its own time-outs are not used: a hook must return within
+the time that the engine gives it, and must know whether its request was sent.  Nor is its reader, see `_reply`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from functools import cache
+from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any
 
 from resilience import StorageUnavailable, clock
 from resilience_redis._errors import Refused, Unreached, is_refusal, refusal
+from resilience_redis._reply import Incomplete, read
 from resilience_redis._script import packed
 
 if TYPE_CHECKING:
@@ -27,14 +29,17 @@ if TYPE_CHECKING:
     class Connection(Protocol):
         """What is used of redis-py's connections, which have no complete annotations."""
 
+        _parser: Parser
         _sock: socket
 
         def connect(self) -> None: ...
         def disconnect(self) -> None: ...
         def send_command(self, *command: object, check_health: bool) -> None: ...
-        def send_packed_command(self, command: list[bytes], check_health: bool) -> None: ...  # noqa: FBT001 - theirs
-        def can_read(self, timeout: float) -> bool: ...
-        def read_response(self) -> Any: ...
+
+    class Parser(Protocol):
+        """And of their readers."""
+
+        def parse_error(self, text: str) -> Exception: ...
 
 
 SHORTEST = 0.001
@@ -214,19 +219,14 @@ class Connections:
 
     def _kept(self, address: Address) -> Connection | None:
         """Return a connection that nobody uses, and that the server has not closed meanwhile."""
-        from redis.exceptions import RedisError
-
         idle = self._idle.get(address, [])
         while True:
             try:
                 connection = idle.pop()
             except IndexError:  # not looked at before: another thread may take the last one
                 return None
-            try:
-                if not connection.can_read(0):
-                    return connection
-            except (RedisError, OSError):
-                pass
+            if _is_quiet(connection):
+                return connection
             connection.disconnect()
 
     def close(self) -> None:
@@ -243,38 +243,75 @@ class Connections:
         self._openers = threading.BoundedSemaphore(self._most)
 
 
+def _is_quiet(connection: Connection) -> bool:
+    """Whether nothing has come since the last answer: an end would, or what nobody asked for."""
+    stream = connection._sock  # noqa: SLF001 - it has no public name
+    try:
+        stream.settimeout(0)
+        stream.recv(1)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        import ssl
+
+        return isinstance(error, ssl.SSLWantReadError)  # what TLS says instead
+    return False
+
+
 def exchange(connection: Connection, address: Address, commands: Sequence[Command], deadline: float) -> list[Any]:
     """Send commands in one go and return the replies; an error of the server is one.
 
     :raises Unreached: not all of them came in time; the connection is closed then.
     """
-    from redis.exceptions import RedisError
-
     replies: list[Any] = []
+    stream, error_of = connection._sock, connection._parser.parse_error  # noqa: SLF001 - they have no public names
     try:
-        connection._sock.settimeout(left(deadline))  # noqa: SLF001 - it has no public name
-        connection.send_packed_command([packed(commands)], check_health=False)
+        stream.settimeout(left(deadline))
+        stream.sendall(packed(commands))
+        unread = _receive(stream, left(deadline))
         while len(replies) < len(commands) and not has_parted(replies):
-            if not connection.can_read(left(deadline)):
-                raise TimeoutError("it did not answer in time")
-            connection._sock.settimeout(max(left(deadline), _REST))  # noqa: SLF001 - likewise
             try:
-                replies.append(connection.read_response())
-            except RedisError as error:
-                if not is_refusal(error):
-                    raise
-                replies.append(refusal(address, error))
-    except (RedisError, OSError) as error:
+                reply, end = read(unread, 0, error_of)
+            except Incomplete:
+                unread += _receive(stream, max(left(deadline), _REST) if unread else left(deadline))
+                continue
+            unread = unread[end:]
+            replies.append(_refused(address, reply) if isinstance(reply, Exception) else reply)
+        if has_parted(replies):
+            connection.disconnect()
+        elif unread:  # which nobody asked for: whoever takes it next finds that it was hung up on
+            with suppress(OSError):
+                stream.shutdown(SHUT_RDWR)
+    except (OSError, ValueError) as error:
         connection.disconnect()
-        raise Unreached(address, str(error), sent=True) from error
+        why = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
+        raise Unreached(address, why, sent=True) from error
     except BaseException:
         connection.disconnect()  # what comes next on it would be the answer to this
         raise
     return replies
 
 
+def _receive(stream: socket, timeout: float) -> bytes:
+    stream.settimeout(timeout)
+    data = stream.recv(1 << 16)
+    if not data:
+        raise ConnectionError("the server closed the connection")
+    return data
+
+
+def _refused(address: Address, error: Exception) -> Refused:
+    """Return what a server refused.
+
+    :raises ConnectionError: it wants to hear nothing at all.
+    """
+    if not is_refusal(error):
+        raise ConnectionError(str(error)) from error
+    return refusal(address, error)
+
+
 def has_parted(replies: Sequence[Any]) -> bool:
-    """Whether the connection was closed with the last reply."""
+    """Whether the connection is closed after the last reply."""
     return bool(replies) and isinstance(replies[-1], Refused) and replies[-1].is_parting
 
 

@@ -59,7 +59,7 @@ class Refused(Exception):
 
     @property
     def is_parting(self) -> bool:
-        """Whether redis-py hangs up with it."""
+        """Whether the connection is given up with it, as redis-py does: all that comes next may be refused too."""
         return self.code in {"AUTH", "LOADING"}
 
 

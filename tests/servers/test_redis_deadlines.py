@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from resilience import Key, StorageUnavailable
-from resilience_redis import RedisSettings, RedisStorage
+from resilience_redis import RedisSettings, RedisStorage, _connections
 from resilience_redis._address import Address, parse
 from resilience_redis._connections import Connections, Manner
 from resilience_redis._errors import Unreached, refusal
@@ -140,15 +140,13 @@ def test_a_server_that_hangs_before_it_knows_who_asks(redis_server: RedisServer)
 def test_who_is_interrupted_leaves_no_answer_for_the_next(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from redis.connection import Connection
-
-    def interrupt(*arguments: Any, **options: Any) -> bool:
+    def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
     storage = RedisStorage(redis_server.url, ALONE)
     storage.resilience_save(KEY, b"1", None, None, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(Connection, "read_response", interrupt)
+        patch.setattr(_connections, "read", interrupt)
         with pytest.raises(KeyboardInterrupt):
             storage.resilience_load(KEY, 1)
     assert storage.resilience_load(Key("test", "another"), 1).payload is None
