@@ -287,6 +287,7 @@ def _pause(
             break
         now = clock.monotonic()
         pause = contention.listens(now, now - begun, clock.draw())
+    contention.listened(clock.monotonic() - begun)
 
 
 def _sleep(ports: Ports, seconds: float, left: float, *, patient: bool) -> Requests[None]:

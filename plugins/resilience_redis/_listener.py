@@ -31,8 +31,8 @@ _REST = 0.001
 """Seconds until the thread looks again after it has heard something.  Where many commit at once, it would wake for each
 message else, in every process, and take more time from those who commit than the commits take."""
 _LONGEST_REST = 0.008
-"""Seconds that it becomes, twice as long each time, as long as more comes than one message: whoever decides meanwhile
-looks himself."""
+"""Seconds that it becomes, twice as long each time, as long as more comes than one message, whoever reads them: whoever
+decides meanwhile looks himself."""
 _MOMENT = 0.001
 """Seconds that one who is about to decide waits at most for another one who is reading."""
 _LONGEST = 10_000
@@ -139,6 +139,8 @@ class _Ear:
         self._reading = threading.Lock()
         self._failure: Exception | None = None
         """What another thread met when it looked."""
+        self._came = 0
+        """How much has come since the thread looked last."""
 
     def start(self) -> None:
         """Start the thread; where none can be started any more, nothing is ever heard."""
@@ -204,7 +206,8 @@ class _Ear:
                     self._ask()
                 if selector.select(self._max_staleness / 8):
                     with self._reading:
-                        is_crowded = self._hear() > 1
+                        self._hear()
+                        is_crowded, self._came = self._came > 1, 0
                     rest = min(2 * rest, _LONGEST_REST, self._max_staleness / 8) if is_crowded and rest else _REST
                     clock.sleep(rest)
 
@@ -219,30 +222,29 @@ class _Ear:
             self._stream.sendall(b"*1\r\n$4\r\nPING\r\n")
             self._asked, self._is_asking = now, True
 
-    def _hear(self) -> int:
-        """Read all that has come, tell the last that was said of each record, and return how much came."""
+    def _hear(self) -> None:
+        """Read all that has come, and tell the last that was said of each record."""
         unread = self._unread + self._read()
-        told: dict[bytes, Version | None] = {}
-        end = count = 0
+        told: dict[bytes, tuple[bytes, bytes]] = {}
+        end = 0
         while found := _REPLY.match(unread, end):
             end = found.end()
-            count += 1
+            self._came += 1
             if found[1] is None:
                 self._answered, self._is_asking = self._asked, False
             else:
                 incarnation, number, name = found[1].split(b" ", 2)
-                told[name] = None if incarnation == b"-" else Version(incarnation.decode(), int(number))
+                told[name] = incarnation, number  # most are overtaken by the next: no version is made of them
         self._unread = unread[end:]
         if self._unread.startswith(b"-") or len(self._unread) > _LONGEST:
             raise ConnectionError(self._unread[1:_LONGEST].decode("utf-8", "replace").strip())
-        for name, version in told.items():
-            self._freshness.hear(name, version)
+        for name, (incarnation, number) in told.items():
+            self._freshness.hear(name, None if incarnation == b"-" else Version(incarnation.decode(), int(number)))
         if not self._is_asking and not self.is_live and not self.ended.is_set():
             self._freshness.prove()
             self.error = None
             self.is_live = True
             self.tried.set()
-        return count
 
     def _read(self) -> bytes:
         read = b""
