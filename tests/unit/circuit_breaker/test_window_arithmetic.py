@@ -69,9 +69,14 @@ def test_a_microsecond_from_its_edges_a_bucket_is_known_by_the_second() -> None:
     assert (bucket.surely_from, bucket.surely_until) == (START + 1e-6, START + 1 - 1e-6)
 
 
-def test_where_a_second_is_a_number_too_coarse_for_that_no_bucket_is() -> None:
-    bucket = running(60_000_000_000, 1e11 + 0.5)
-    assert not bucket.surely_from <= 1e11 + 0.5 < bucket.surely_until
+@pytest.mark.parametrize(
+    ("span", "at", "next_at"),
+    [(60_000_000_000, 1e11 + 0.5, 1e11 + 6), (10_000_000_000, 538134771718.75854, 538134771719.0)],
+)
+def test_where_a_second_is_a_number_too_coarse_for_that_no_bucket_is(span: int, at: float, next_at: float) -> None:
+    bucket = running(span, at)
+    assert not bucket.surely_from <= at < bucket.surely_until
+    assert running(span, next_at).number == bucket_of(span, next_at) == bucket.number + 1
 
 
 @pytest.mark.parametrize("span", [1_000_000_001, 60_000_000_000])
