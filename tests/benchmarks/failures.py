@@ -20,11 +20,14 @@ PATIENCE = 5.0
 quarter of one, and what is measured would be that."""
 
 
-def ours(url: str) -> Doing:
-    """Failures that are recorded with a breaker; each process records one before it begins."""
+def ours(url: str, environ: dict[str, str] | None = None) -> Doing:
+    """Failures that are recorded with a breaker; each process records one before it begins.
+
+    :param environ: the variables that it is configured by.
+    """
     from resilience import CircuitBreaker, Runtime
 
-    runtime = Runtime(storage=url, storage_timeout=PATIENCE, environ={})
+    runtime = Runtime(storage=url, storage_timeout=PATIENCE, environ=environ or {})
     breaker = CircuitBreaker("crowded", failure_threshold=THRESHOLD, runtime=runtime)
     breaker.record_failure()  # what is done for the first time is done
     return breaker.record_failure, runtime.close
