@@ -493,6 +493,13 @@ class TestRows:
         assert owed.gather(other, 6.0, 64)
         assert owed.take(5.0) == [other]
 
+    def test_one_is_due_when_its_time_is_up_if_somebody_was_gathered_in_it(self) -> None:
+        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]
+        row = owed.enter(Row(Report(1.0, 0, "success", 1.0, 1, None, None), 6.0, 64))
+        assert (bool(owed), row.count(), owed.is_due(5.0, 1.0, 0)) == (False, 0, False)
+        assert next(row.tickets)
+        assert (bool(owed), row.count(), owed.is_due(5.0, 1.0, 0)) == (True, 1, True)
+
     def test_what_is_owed_is_committed_before_what_was_gathered(self) -> None:
         owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]
         failure = Report(1.0, 0, "failure", 1.0, 1, None, None)
