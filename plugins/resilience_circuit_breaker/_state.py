@@ -708,7 +708,7 @@ def count_failure(config: CircuitBreakerConfig, state: State, event: Report, tar
     if state.windows:
         counted, tells = _in_a_row_among_others(config, state, event)
         return Step(counted, keep=NOW, tells=tells)
-    # The road of every failure, hence in line what `trip` has from functions.
+    # The road of every failure, hence in line what `trip` has from functions, and what `made_of` does.
     at = event.at
     now = event.now
     if at > now:  # noqa: PLR1730 - `min` costs three times as much
@@ -726,9 +726,17 @@ def count_failure(config: CircuitBreakerConfig, state: State, event: Report, tar
     rest = state.rest
     if rest.fit is not config.given:
         rest = _fitting(config, rest)
-    return _counting(
-        made_of(CLOSED, state.epoch, None, failures, at, error, NO_WINDOWS, state.asks, rest), FOREVER, NOW, ()
-    )
+    counted = _blank(State)
+    counted.state = CLOSED
+    counted.epoch = state.epoch
+    counted.since = None
+    counted.failures = failures
+    counted.last_failure = at
+    counted.last_error = error
+    counted.windows = NO_WINDOWS
+    counted.asks = state.asks
+    counted.rest = rest
+    return _counting(counted, FOREVER, NOW, ())
 
 
 def count_in_window(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:

@@ -23,9 +23,11 @@ from resilience_filelock._record import (
     HEAD_END,
     HEAD_OFFSET,
     MAX_HEADER,
+    NUMBER_BITS,
     PLEA,
     PLEA_END,
     PLEA_OFFSET,
+    PRIME,
     RETIRED,
     Damaged,
     Layout,
@@ -34,7 +36,6 @@ from resilience_filelock._record import (
     decode_slot,
     encode_slot,
     number_of,
-    word_of,
 )
 from resilience_filelock._system import OPEN_FLAGS, open_kept, pread, pwrite, sync, write_all
 
@@ -328,7 +329,7 @@ class RecordFile:
         durable = mode.durable
         if durable:
             sync(fd)
-        head = word_of(number)
+        head = number | number % PRIME << NUMBER_BITS  # `word_of`, in line
         try:
             pwrite(fd, pack_head(head), HEAD_OFFSET)
             if durable:

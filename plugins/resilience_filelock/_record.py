@@ -41,9 +41,9 @@ HEAD: Final = Struct("=Q")
 RETIRED: Final = 1 << 63
 LAST_NUMBER: Final = 1 << 47
 """A number above is damage: at a million commits a second it takes four years to get here."""
-_NUMBER_BITS: Final = 48
-NUMBER: Final = (1 << _NUMBER_BITS) - 1
-_PRIME: Final = 32749
+NUMBER_BITS: Final = 48
+NUMBER: Final = (1 << NUMBER_BITS) - 1
+PRIME: Final = 32749
 
 FORMAT: Final = 1
 _MAGIC: Final = b"resilience-state"
@@ -101,7 +101,7 @@ class Newer(Exception):
 
 def word_of(number: int) -> int:
     """Make the head for a version number."""
-    return number | number % _PRIME << _NUMBER_BITS
+    return number | number % PRIME << NUMBER_BITS
 
 
 def number_of(word: int) -> int | None:
