@@ -69,10 +69,8 @@ CREATE OR REPLACE PROCEDURE {table}_save(
 )
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-    done text;  -- for what nothing comes of: PERFORM runs a query where an assignment evaluates by itself
 BEGIN
-    done := set_config('lock_timeout', p_patience, true) || set_config('synchronous_commit', 'off', true);
+    PERFORM set_config('lock_timeout', p_patience, true), set_config('synchronous_commit', 'off', true);
     IF p_number = 1 THEN
         INSERT INTO {table} (id, kind, name, incarnation, number, record, checksum, expires_at)
         VALUES (p_id, p_kind, p_name, p_incarnation, 1, p_record, p_checksum, to_timestamp(p_expires_at))
@@ -90,7 +88,7 @@ BEGIN
         now := extract(epoch FROM clock_timestamp());
         RETURN;
     END IF;
-    done := pg_notify('{table}', encode(p_id, 'hex') || ' ' || p_number || ' ' || p_incarnation);
+    PERFORM pg_notify('{table}', encode(p_id, 'hex') || ' ' || p_number || ' ' || p_incarnation);
     IF p_number = 1 AND left(p_incarnation, 1) = '0' THEN  -- one birth in sixteen sweeps
         DELETE FROM {table} WHERE id = ANY (ARRAY (
             SELECT t.id FROM {table} t WHERE t.expires_at < clock_timestamp() LIMIT 1000 FOR UPDATE SKIP LOCKED
@@ -100,9 +98,9 @@ BEGIN
     IF p_durable THEN
         COMMIT;
         IF current_setting('synchronous_commit') = 'off' THEN
-            done := set_config('synchronous_commit', 'on', true);
+            PERFORM set_config('synchronous_commit', 'on', true);
         END IF;
-        done := pg_logical_emit_message(true, 'resilience', '');  -- something to be flushed, with all before it
+        PERFORM pg_logical_emit_message(true, 'resilience', '');  -- something to be flushed, with all before it
     END IF;
 END $$;
 """
