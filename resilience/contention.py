@@ -42,7 +42,7 @@ as `CHANCE` tries take."""
 AGED = 0.5
 """To this part of it that time shrinks for one who has listened long: of those who hear one silence he is the first."""
 
-ASLEEP = 0.75
+ASLEEP = 0.85
 """For this part of the time that his turn took to come the last time, he does not listen at all.  Whoever listens wakes
 a thousand times a second, with caches that are cold: all others together took more of the processor than the one who
 commits.  Less than all of it, so that he finds out when others are gone."""
