@@ -236,6 +236,10 @@ class View:
                 return False
         return is_current is not None and _says(is_current)
 
+    def is_outdated(self) -> bool:
+        """Whether it shows at a glance that others committed since."""
+        return isinstance(self.snapshot.is_current, Word) and not self.is_current()
+
     def regression(self, before: View | None) -> tuple[str, Mapping[str, object]] | None:
         """Name and data of the event, if a later version stood there `before` this one was asked for.
 

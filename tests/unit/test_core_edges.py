@@ -29,6 +29,7 @@ from resilience import (
     Runtime,
     Snapshot,
     StorageConflict,
+    StorageCorrupt,
     StorageLockTimeout,
     StorageUnavailable,
     Transition,
@@ -125,6 +126,12 @@ class Mapped(Faulty):
         old.release()
 
 
+def _without_a_brace(load: Callable[[Key, float], Snapshot], key: Key, timeout: float) -> Snapshot:
+    version = load(key, timeout).version
+    assert version is not None
+    return Snapshot(b"{", Version(version.incarnation, version.number + 1))
+
+
 def by_call(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
     breaker.call(work)
 
@@ -160,6 +167,58 @@ def by_generator(breaker: CircuitBreaker, work: Callable[[], object]) -> None:
 
 
 WAYS = [by_call, by_block, by_coroutine, by_async_block, by_generator]
+
+
+class TestReadAhead:
+    """What others committed is read before the lock is taken, which then is held for less."""
+
+    @pytest.mark.parametrize(
+        ("seconds", "asked"),
+        [(1.0, ["load", "lock", "save"]), (0.0, ["lock", "load", "save"])],
+        ids=["now and then", "in a row: hardly anybody committed in between"],
+    )
+    def test_before_the_lock(self, seconds: float, asked: list[str], clock: ManualClock) -> None:
+        storage = Mapped(f"mapped:ahead {seconds}")
+        with Runtime(storage=storage, clock=clock, environ={}):
+            breaker = make()
+            breaker.record_failure()
+            clock.advance(seconds)
+            storage.view[0] += 1
+            storage.calls.clear()
+            breaker.record_failure()
+            assert storage.calls == asked
+            storage.calls.clear()
+            clock.advance(seconds)
+            breaker.record_failure()
+            assert storage.calls == ["lock", "save"]
+            assert breaker.status().failure_count == 3
+
+    def test_a_storage_that_does_not_answer_is_asked_once(self, clock: ManualClock) -> None:
+        storage = Mapped("mapped:ahead of an outage")
+        with Runtime(storage=storage, clock=clock, environ={}):
+            breaker = make()
+            breaker.record_failure()
+            clock.advance(1.0)
+            storage.view[0] += 1
+            storage.calls.clear()
+            storage.plan("load", DOWN)
+            breaker.record_failure()
+            assert storage.calls == ["load"]
+            assert breaker.status().degraded
+
+    @pytest.mark.parametrize("damage", [StorageCorrupt("damaged", key=KEY), _without_a_brace], ids=["record", "text"])
+    def test_what_is_damaged_is_seen_to_under_the_lock(self, damage: Any, clock: ManualClock) -> None:
+        storage = Mapped(f"mapped:ahead of damage {damage}")
+        with Runtime(storage=storage, clock=clock, environ={}):
+            breaker = make()
+            breaker.record_failure()
+            clock.advance(1.0)
+            storage.view[0] += 1
+            storage.calls.clear()
+            storage.plan("load", damage)
+            breaker.record_failure()
+            assert storage.calls == ["load", "lock", "load", "save"]
+            assert breaker.status().failure_count == 2
 
 
 class TestReleased:
