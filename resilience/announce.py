@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import RLock
 
 from resilience.events import Event, Transition
 
@@ -31,7 +31,7 @@ class Announcer:
     __slots__ = ("_clock", "_complained_at", "_limited", "_limiting", "_observers")
 
     def __init__(self, observers: Observers, clock: Clock) -> None:
-        self._limiting = allocate_lock()
+        self._limiting = RLock()  # a signal handler may bring about one in the middle of another
         # Monotonic second at which an event was told last, and how many were not told since.
         self._limited: dict[tuple[str, Key | None], tuple[float, int]] = {}
         self._observers = observers

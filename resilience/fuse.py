@@ -5,7 +5,7 @@ Processes that lost it at one instant do not come back to it in step: each try w
 
 from __future__ import annotations
 
-from _thread import allocate_lock  # `threading` and what it imports take half as long as a bare interpreter
+from _thread import RLock  # `threading` and what it imports take half as long as a bare interpreter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Fuse:
     __slots__ = ("__weakref__", "_blown_at", "_lock", "_retry_at", "error", "is_blown", "is_slow")
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
+        self._lock = RLock()  # a signal handler may ask in the middle of this
         self._blown_at = 0.0
         self.is_blown = False
         """Whether there is an outage; a plain attribute, as every commit looks at it."""

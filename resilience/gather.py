@@ -7,7 +7,7 @@ Three kinds.  Reports that could not be committed, because the lock of the key c
 from __future__ import annotations
 
 from _operator import length_hint  # see `resilience.storage`
-from _thread import allocate_lock
+from _thread import RLock  # what `threading` offers under this name
 
 from resilience.policy import Rejected, Report
 
@@ -99,9 +99,13 @@ class Owed:
 
     What nearly every call adds takes no lock: a ticket of `row`, or an item of `rejected`, to which any number of
     threads append, and which is never replaced.
+
+    A signal handler or a `__del__` may use a breaker in the middle of what is done here, in the same thread, which has
+    the lock and cannot wait for itself.  Such a one finds nothing to take and nowhere to gather: it commits by itself.
     """
 
     __slots__ = (
+        "_is_entered",
         "_lock",
         "asked",
         "cell",
@@ -136,7 +140,9 @@ class Owed:
         """So many in a row."""
         self.used_at = 0.0
         """Monotonic second at which somebody last came here by the slow road, as a key in use does once a second."""
-        self._lock = allocate_lock()
+        self._lock = RLock()
+        self._is_entered = False
+        """Whether somebody is at work who has the lock; only he himself can see that."""
 
     def __bool__(self) -> bool:
         """Whether anything at all is owed."""
@@ -174,20 +180,32 @@ class Owed:
         """
         with self._lock:
             present = self.row
+            if self._is_entered:
+                return row  # as it is: there is no ticket in it
             if present is not None and present.takes(row):
                 return present
-            self._close_row()
-            row.open(self._gathered_calls())
-            self.row = row
+            try:
+                self._is_entered = True
+                self._close_row()
+                row.open(self._gathered_calls())
+                self.row = row
+            finally:
+                self._is_entered = False
             return row
 
     def gather(self, report: Report, edge: float, limit: int) -> bool:
         """Gather a report that is like no other; false if with it there are as many as `limit`, which are committed."""
         with self._lock:
-            self._close_row()
-            if self._gathered_calls() + 1 >= limit:
+            if self._is_entered:
                 return False
-            self.gathered.append((report, edge))
+            try:
+                self._is_entered = True
+                self._close_row()
+                if self._gathered_calls() + 1 >= limit:
+                    return False
+                self.gathered.append((report, edge))
+            finally:
+                self._is_entered = False
             return True
 
     def _close_row(self) -> None:
@@ -201,25 +219,31 @@ class Owed:
 
     def take(self, now: float) -> list[Report | Rejected]:
         """Take all out, to commit it; whoever fails to gives it back with `give_back`."""
+        taken: list[Report | Rejected] = []
         with self._lock:
-            self.is_overdue = False
-            taken: list[Report | Rejected] = []
-            if self.reports:
-                taken += self.reports
-                self.reports.clear()
-            if self.gathered:
-                taken += [report for report, _ in self.gathered]
-                self.gathered.clear()
-            row = self.row
-            if row is not None:
-                count = row.renew()
-                if count:
-                    taken.append(row.alike.copy(count))
-            if self.rejected:
-                rejected = len(self.rejected)
-                del self.rejected[:rejected]  # others append at the same time
-                taken.append(Rejected(now, 0, rejected))
-                self.told_at = now
+            if self._is_entered:
+                return taken
+            try:
+                self._is_entered = True
+                self.is_overdue = False
+                if self.reports:
+                    taken += self.reports
+                    del self.reports[: len(taken)]  # more may have been owed
+                if self.gathered:
+                    taken += [report for report, _ in self.gathered]
+                    self.gathered.clear()
+                row = self.row
+                if row is not None:
+                    count = row.renew()
+                    if count:
+                        taken.append(row.alike.copy(count))
+                if self.rejected:
+                    rejected = len(self.rejected)
+                    del self.rejected[:rejected]  # others append at the same time
+                    taken.append(Rejected(now, 0, rejected))
+                    self.told_at = now
+            finally:
+                self._is_entered = False
         return taken
 
     def give_back(self, taken: list[Report | Rejected], *, overdue: bool) -> None:

@@ -23,6 +23,7 @@ from resilience import (
     Runtime,
     StorageLockTimeout,
     StorageUnavailable,
+    gather,
 )
 from resilience.gather import Owed, Row
 from resilience.policy import Report
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from types import FrameType
 
     from storages import Recorder
 
@@ -973,3 +975,49 @@ class TestManyKeys:
 
 def _raise() -> None:
     raise ConnectionError
+
+
+class TestInterrupted:
+    """A signal handler that uses a breaker in the middle of the same thread's work at it; here at each line of it."""
+
+    def test_a_handler_neither_waits_for_ever_nor_counts_twice(self, clock: ManualClock) -> None:
+        places: set[tuple[str, int]] = set()
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            place = frame.f_code.co_qualname, frame.f_lineno
+            if frame.f_code.co_filename != gather.__file__ or event not in {"call", "line"}:
+                return None
+            if event == "line" and place not in places:
+                places.add(place)
+                sys.settrace(None)
+                handle()
+                sys.settrace(trace)
+            return trace
+
+        with Runtime(storage="memory:", clock=clock, environ={}) as runtime:
+            breaker = CircuitBreaker("interrupted", runtime=runtime, window="time", failure_threshold=1000)
+            calls = 0
+
+            def handle() -> None:
+                nonlocal calls
+                breaker.call(int)
+                breaker.status()
+                calls += 1
+
+            before = sys.gettrace()
+            try:
+                for number in range(200):
+                    sys.settrace(trace)
+                    breaker.call(int)
+                    if number % 50 == 0:
+                        breaker.status()
+                        breaker.record_failure()
+                        breaker.record_success()
+                        calls += 1
+                    sys.settrace(before)
+                    calls += 1
+            finally:
+                sys.settrace(before)
+            status = breaker.status()
+            assert {"Owed.take", "Owed.enter", "Owed.gather", "Row.renew", "Row.close"} <= {name for name, _ in places}
+            assert (status.success_count, status.failure_count) == (calls, 4)
