@@ -457,7 +457,8 @@ class Cell:
             and memo.since <= now < memo.until
             and memo.refusal is None
             and isinstance(is_current, Word)
-            and not (self.owed if owed is None else owed)  # whoever is let in next looks whether it is due
+            # Whoever is let in next looks whether what is owed is due.
+            and not (self._debts.get(self.key) if owed is None and self._debts else owed)
             and self.engine is not None
         ):
             row = memo.row

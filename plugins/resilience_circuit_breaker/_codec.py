@@ -1,6 +1,6 @@
 """The record of a circuit breaker: a JSON object that a person can read.
 
-``{"schema":2,"state":"closed","epoch":2,"failures":1,"last_failure":1763826000.25,"last_error":"TimeoutError"}``
+``{"schema":2,"state":"closed","epoch":2,"failures":1,"last_failure":1763826000.2500000,"last_error":"TimeoutError"}``
 
 Fields are left out where they have the value of a breaker that nothing has happened to.  Permits are written as
 ``{"number":[taken_at,expires_at,anonymous]}``, those that ran out unreported as ``{"number":anonymous}``.
@@ -66,6 +66,8 @@ LONGEST = 1000
 _COUNTED = frozenset({"schema", "state", "epoch", "since", "failures", "last_failure", "last_error", "windows", "asks"})
 """What a counted call changes, and the two before them."""
 _OF_TIME = f"{TIME}:"
+_FROM, _TO = 2.0**30, 2.0**33
+"""Wall-clock seconds, from 2004 to 2242, that are written with seven digits after the point."""
 _CLOSED = '{"schema":2,"state":"closed",'
 _OF_PROBES = frozenset({"half_open_successes", "half_open_failures", "nonce", "next_permit", "permits", "lapsed"})
 _KNOWN = (
@@ -106,29 +108,50 @@ def _encoder() -> Callable[[object, bool], Iterable[str]]:
     return make_encoder({}, _unwritable, quote, None, ":", ",", False, False, False)
 
 
-def encode(state: State, /) -> bytes:
+def encode(state: State, /) -> bytes:  # noqa: C901 - one question a field
     """Write a state as JSON text in UTF-8, of which it needs ASCII only."""
-    text = f'{{"schema":2,"state":"{state.state}","epoch":{state.epoch}'
-    if state.failures:
-        text += f',"failures":{state.failures}'
-    if state.since is not None:
-        text += f',"since":{state.since!r}'
-    if state.last_failure is not None:
-        text += f',"last_failure":{state.last_failure!r}'
-    if state.asks:
-        text += f',"asks":{state.asks}'
-    before = ',"windows":{'
-    for shape, window in state.windows.items():
-        text += f'{before}"{shape}":{_encode_window(shape, window)}'
-        before = ","
-    if state.windows:
-        text += "}"
-    if state.last_error is not None:
-        text += f',"last_error":{quote(state.last_error)}'
     rest = state.rest
     end = rest.text
     if end is None:
         end = rest.text = encode_rest(rest)
+    failures = state.failures
+    since = state.since
+    last_failure = state.last_failure
+    last_error = state.last_error
+    windows = state.windows
+    asks = state.asks
+    if last_failure is None:
+        told = ""
+    elif _FROM <= last_failure < _TO:
+        # Doubles there are 2.4e-7 apart or more, so seven digits tell each from the next; to look for the fewest that
+        # do, as `repr` does, takes 0.1 µs more.  The eighth in front keeps zeros that the others begin with.
+        whole = int(last_failure)
+        told = f"{whole}.{str(int((last_failure - whole) * 1e7 + 10_000_000.5))[1:]}"
+    else:
+        told = repr(last_failure)
+    if failures and told and last_error is not None and since is None and not asks and not windows:
+        # The record of every failure in a row: the text below, put together once, for 0.2 µs less.
+        return (
+            f'{{"schema":2,"state":"{state.state}","epoch":{state.epoch},"failures":{failures}'
+            f',"last_failure":{told},"last_error":{quote(last_error)}{end}'
+        ).encode()
+    text = f'{{"schema":2,"state":"{state.state}","epoch":{state.epoch}'
+    if failures:
+        text += f',"failures":{failures}'
+    if since is not None:
+        text += f',"since":{since!r}'
+    if told:
+        text += f',"last_failure":{told}'
+    if asks:
+        text += f',"asks":{asks}'
+    if windows:
+        before = ',"windows":{'
+        for shape, window in windows.items():
+            text += f'{before}"{shape}":{_encode_window(shape, window)}'
+            before = ","
+        text += "}"
+    if last_error is not None:
+        text += f',"last_error":{quote(last_error)}'
     return f"{text}{end}".encode()
 
 

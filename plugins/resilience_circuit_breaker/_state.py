@@ -708,7 +708,8 @@ def count_failure(config: CircuitBreakerConfig, state: State, event: Report, tar
     if state.windows:
         counted, tells = _in_a_row_among_others(config, state, event)
         return Step(counted, keep=NOW, tells=tells)
-    # The road of every failure, hence in line what `trip` has from functions, and what `made_of` does.
+    # The road of every failure, hence in line what `trip` has from functions, and what `made_of` and
+    # `_counting` do.
     at = event.at
     now = event.now
     if at > now:  # noqa: PLR1730 - `min` costs three times as much
@@ -736,7 +737,14 @@ def count_failure(config: CircuitBreakerConfig, state: State, event: Report, tar
     counted.windows = NO_WINDOWS
     counted.asks = state.asks
     counted.rest = rest
-    return _counting(counted, FOREVER, NOW, ())
+    step = _blank_step(Step)
+    step.state = counted
+    step.decision = None
+    step.until = FOREVER
+    step.keep = NOW
+    step.moved = None
+    step.tells = ()
+    return step
 
 
 def count_in_window(config: CircuitBreakerConfig, state: State, event: Report, _target: str) -> Step:

@@ -215,7 +215,7 @@ class FileStorage:
             if (
                 (file.plea is None or not file.plea[0] or clock.monotonic() < entry.turn_ends)
                 and native.lock(file.fd, blocking=False)
-                and not file.view[0] & RETIRED
+                and file.view[0] < RETIRED  # the highest bit
                 and file.fault is None
                 and file is entry.file
             ):

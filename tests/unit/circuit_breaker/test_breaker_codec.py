@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import nextafter
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from unit.circuit_breaker.breaker_driver import START, Driver, token
 
 from resilience import StorageIncompatible
-from resilience.policy import FAILURE, SUCCESS
+from resilience.policy import FAILURE, FOREVER, SUCCESS
 from resilience_circuit_breaker._codec import decode, encode
 from resilience_circuit_breaker._config import CircuitBreakerConfig
 from resilience_circuit_breaker._state import NO_PROBES, STATES, Probes, State
@@ -59,7 +60,7 @@ def test_a_streak_reads_as_a_person_would_write_it() -> None:
     breaker = Driver(failure_threshold=3)
     breaker.report(FAILURE, error="TimeoutError")
     assert encode(breaker.state) == (
-        b'{"schema":2,"state":"closed","epoch":0,"failures":1,"last_failure":1763826000.0,"last_error":"TimeoutError"}'
+        b'{"schema":2,"state":"closed","epoch":0,"failures":1,"last_failure":1763826000.0000000,"last_error":"TimeoutError"}'
     )
 
 
@@ -149,6 +150,28 @@ def test_any_text_comes_back(text: str) -> None:
         written = encode(state)
         assert written.isascii()
         assert decode(written) == state
+
+
+@pytest.mark.parametrize("edge", [2.0**30, 2.0**31, 2.0**32, 2.0**33])
+def test_the_time_of_a_failure_comes_back_to_the_bit_where_the_digits_change(edge: float) -> None:
+    steps = [nextafter(edge, 0.0), edge, nextafter(edge, FOREVER), edge + 1 - 2.0**-19, edge + 0.5, edge - 2.0**-19]
+    for second in steps:
+        assert _told(second) == second
+
+
+@given(st.floats(min_value=0.0, max_value=2.0**34))
+@settings(max_examples=300)
+def test_the_time_of_a_failure_comes_back_to_the_bit(second: float) -> None:
+    assert _told(second) == second
+
+
+def _told(second: float) -> float | None:
+    """Write a failure of that second in each of the ways there are, and read it again."""
+    alone = State(failures=1, last_failure=second, last_error="OSError")
+    written = encode(alone)
+    assert encode(alone.but(asks=7)) == written.replace(b',"last_error"', b',"asks":7,"last_error"')
+    assert encode(alone.but(last_error=None)) == written.replace(b',"last_error":"OSError"', b"")
+    return decode(written).last_failure
 
 
 def test_the_settings_given_in_code_are_written() -> None:
