@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+import statistics
 
 from resilience import clock
 from resilience.storage import Capability
@@ -173,42 +173,43 @@ def _much_else_to_do() -> str:
 
 
 HAND_OVER = 0.01
-"""Seconds from the end of one holder to the beginning of the next, as the median of many, at most; beside what a
-busy machine takes to wake the next one, which may be two threads one after the other."""
+"""Seconds from the end of one holder to the beginning of the next, as the median of many, at most; beside what this
+machine, however busy, takes to let one look who looks every millisecond."""
 
 
 def _slow_hand_over(subject: Subject) -> str:
     """Free a lock that another object waits for, at any moment of its waiting, and measure how long it goes on."""
     key, other = subject.key(), subject.another()
     delays: list[float] = []
-    wakings: list[float] = []
+    looks: list[float] = []
     for _ in range(15):
-        wakings.append(_waking(subject))
+        looks.append(_look(subject))
         with subject.handle.lock(key):
             waiting = Background(_got_at, other, key)
             clock.sleep(subject.chance.uniform(0.001, 0.05))
             freed = clock.monotonic()
         delays.append(waiting.result(10.0) - freed)
-    median = sorted(delays)[len(delays) // 2]
+    median = statistics.median(delays)
     subject.measured["a free lock to its next holder, s"] = median
-    if median <= HAND_OVER + 2 * sorted(wakings)[len(wakings) // 2]:
+    if median <= HAND_OVER + statistics.median(looks):
         return ""
     return f"a waiter got a lock {median * 1000:.0f} ms after it was free"
 
 
-def _waking(subject: Subject) -> float:
-    """Measure how long this machine takes to wake a thread that need not look whether it may go on."""
-    gate = threading.Event()
-    waiting = Background(_woken_at, gate)
-    clock.sleep(subject.chance.uniform(0.001, 0.003))
-    freed = clock.monotonic()
-    gate.set()
-    woken: float = waiting.result(10.0)
-    return woken - freed
+def _look(subject: Subject) -> float:
+    """Measure how long this machine keeps a thread from seeing something that it looks for every millisecond."""
+    signs: list[bool] = []
+    looking = Background(_seen_at, signs)
+    clock.sleep(subject.chance.uniform(0.001, 0.01))
+    given = clock.monotonic()
+    signs.append(True)
+    seen: float = looking.result(10.0)
+    return seen - given
 
 
-def _woken_at(gate: threading.Event) -> float:
-    gate.wait()
+def _seen_at(signs: list[bool]) -> float:
+    while not signs:
+        clock.sleep(0.001)
     return clock.monotonic()
 
 
