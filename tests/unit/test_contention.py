@@ -407,6 +407,43 @@ def test_who_has_little_time_listens_for_half_of_it(listening: Listening) -> Non
     assert listening.count == 2
 
 
+def test_who_has_listened_sleeps_for_most_of_that_the_next_time(listening: Listening) -> None:
+    listening.clock.advance(100)
+    listening.too_late(heard=4)
+    listening.fail()
+    waited = sum(listening.slept)
+    listening.slept.clear()
+    listening.too_late(heard=4)
+    listening.fail()
+    first, second, *others = listening.slept
+    assert second == pytest.approx(ASLEEP * waited - first)
+    assert all(AGED * QUIET / 2 <= seconds <= QUIET * 1.5 for seconds in others)
+    assert listening.count == 3
+
+
+def test_nobody_sleeps_for_longer_than_he_has_the_patience(listening: Listening) -> None:
+    listening.too_late(heard=1000)
+    listening.fail()
+    listening.runtime.opened.engine.retune(0.02, 0.0, None)
+    listening.slept.clear()
+    listening.too_late(heard=1000)
+    listening.fail()
+    assert sum(listening.slept) == pytest.approx(0.01)
+    listening.told.heard = 0
+
+
+def test_who_gives_way_listens_too(listening: Listening) -> None:
+    listening.conflicts(1)
+    listening.fail()
+    while not listening.slept:
+        listening.told.heard = 3
+        listening.clock.advance(0.001)
+        listening.fail()
+    assert listening.told.heard == 0
+    assert AWAY / 2 <= listening.slept[0] <= AWAY * 1.5
+    assert len(listening.slept) == 4
+
+
 # --- a crowd, in time that is counted ---------------------------------------------------------------------------------
 
 

@@ -220,6 +220,22 @@ class TestReadAhead:
             assert storage.calls == ["load", "lock", "load", "save"]
             assert breaker.status().failure_count == 2
 
+    def test_an_older_record_is_told_of(self, clock: ManualClock, told: Recorder) -> None:
+        def older(load: Callable[[Key, float], Snapshot], key: Key, timeout: float) -> Snapshot:
+            snapshot = load(key, timeout)
+            assert snapshot.version is not None
+            return Snapshot(snapshot.payload, Version(snapshot.version.incarnation, 0))
+
+        storage = Mapped("mapped:ahead of an older one")
+        with Runtime(storage=storage, clock=clock, observers=[told], environ={}):
+            breaker = make()
+            breaker.record_failure()
+            clock.advance(1.0)
+            storage.view[0] += 1
+            storage.plan("load", older)
+            breaker.record_failure()
+        assert [(event.name, event.data) for event in told.events] == [("version_regression", {"seen": 1, "found": 0})]
+
 
 class TestReleased:
     @pytest.mark.parametrize("way", WAYS)
@@ -933,6 +949,7 @@ class TestFuse:
         assert fuse.ask(10.5 + RETRY_EVERY) is None
         assert fuse.ask(10.5 + RETRY_EVERY) is LATE  # one caller a second
         fuse.retry_at_once()
+        assert fuse.seconds_to_retry(0) == 0
         assert fuse.ask(11.5) is None
         assert fuse.mend(12) == 2
         assert (fuse.is_blown, fuse.error, fuse.mend(13)) == (False, None, None)

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from storages import giving
 
 from resilience import (
     CircuitBreaker,
@@ -537,6 +538,16 @@ class TestConflicts:
         fail(breaker, 2)
         storage.plan("save", StorageConflict("it was restored", current=first))
         fail(breaker)
+        assert [(event.name, event.data) for event in told.events] == [("version_regression", {"seen": 3, "found": 1})]
+
+    @pytest.mark.parametrize("scheme", ["casual"])
+    def test_so_may_what_is_loaded_under_the_lock(self, storage: Faulty, told: Recorder) -> None:
+        breaker = make(failure_threshold=10)
+        fail(breaker)
+        first = storage.memory.resilience_load(KEY, 1)
+        fail(breaker, 2)
+        storage.plan("load", giving(first))
+        breaker.record_failure()
         assert [(event.name, event.data) for event in told.events] == [("version_regression", {"seen": 3, "found": 1})]
 
     def test_what_it_brings_may_be_damaged(self, storage: Faulty, told: Recorder) -> None:

@@ -415,6 +415,20 @@ class TestOutage:
         assert told.names == ["degraded"]
 
     @pytest.mark.parametrize("fault", [DOWN, DOWN_FOR_ONE])
+    def test_a_call_that_ends_in_an_outage_asks_nothing_to_settle(self, storage: Faulty, fault: Exception) -> None:
+        breaker, another = (make(window="count", window_size=30, gather=60) for _ in range(2))
+        for _ in range(2):
+            breaker.call(lambda: 1)
+
+        def meanwhile() -> None:
+            everything_fails(storage, fault)
+            another.call(lambda: 1)
+            storage.calls.clear()
+
+        breaker.call(meanwhile)
+        assert storage.calls == []
+
+    @pytest.mark.parametrize("fault", [DOWN, DOWN_FOR_ONE])
     def test_a_coroutine_that_ends_in_an_outage_asks_nothing_to_settle(self, storage: Faulty, fault: Exception) -> None:
         breaker, another = (make(window="count", window_size=30, gather=60) for _ in range(2))
         for _ in range(2):
@@ -429,12 +443,13 @@ class TestOutage:
         assert asyncio.run(breaker.acall(meanwhile)) == "well"
         assert storage.calls == []
 
+    @pytest.mark.parametrize("fault", [DOWN, DOWN_FOR_ONE])
     def test_a_coroutine_that_probes_a_private_copy_reports_to_it(
-        self, storage: Faulty, clock: ManualClock, told: Recorder
+        self, storage: Faulty, clock: ManualClock, told: Recorder, fault: Exception
     ) -> None:
         breaker = make(failure_threshold=1)
         fail(breaker)
-        everything_fails(storage)
+        everything_fails(storage, fault)
         clock.advance(30)
         assert asyncio.run(breaker.acall(well)) == "well"
         status = breaker.status()
@@ -508,6 +523,35 @@ class TestOutage:
             assert told.names == (["degraded"] if fault else ["degraded", "recovered"])
         assert told.events[1] == Event("recovered", None, clock.wall(), {"seconds": 2.0, "storage": "faulty"})
 
+    def test_who_settles_in_the_one_try_of_a_key_and_finds_the_lock_taken_waits_for_it(
+        self, storage: Faulty, runtime: Runtime, clock: ManualClock, told: Recorder
+    ) -> None:
+        breaker = make(window="time", gather=60)
+        breaker.call(lambda: 1)
+        everything_fails(storage, DOWN_FOR_ONE)
+        assert breaker.status().degraded
+        storage.always = {}
+        storage.plan("lock", LATE)
+        clock.advance(1)
+        engine = runtime.opened.engine
+        asyncio.run(engine.asettle(engine._debts[KEY].cell))
+        assert told.names == ["degraded", "recovered"]
+        assert breaker.status().success_count == 1
+
+    def test_who_waits_to_settle_in_the_one_try_and_does_not_get_the_lock_has_had_it(
+        self, storage: Faulty, runtime: Runtime, clock: ManualClock
+    ) -> None:
+        breaker = make(window="time", gather=60)
+        breaker.call(lambda: 1)
+        everything_fails(storage)
+        assert breaker.status().degraded
+        storage.always = {"lock": LATE}
+        storage.calls.clear()
+        clock.advance(1)
+        for _ in range(2):
+            runtime.opened.engine.settle_all()
+        assert storage.calls == ["lock"]
+
     def test_the_version_that_was_seen_last_is_shown_meanwhile(self, storage: Faulty, clock: ManualClock) -> None:
         breaker = make()
         fail(breaker)
@@ -575,6 +619,20 @@ class TestOutage:
         asked = Counting.asked
         for _ in range(3):
             call()
+        assert Counting.asked == asked
+
+    @pytest.mark.parametrize("way", ["called", "awaited"])
+    def test_so_it_is_after_one_that_ends_a_row(self, storage: Faulty, way: str) -> None:
+        breaker = CountingBreaker("payments", window="time", gather=60)
+        everything_fails(storage)
+        breaker.call(lambda: 1)
+        breaker.call(lambda: 1)
+        if way == "called":
+            fail(breaker)
+        else:
+            asyncio.run(fails(breaker))
+        asked = Counting.asked
+        breaker.call(lambda: 1)
         assert Counting.asked == asked
 
     @pytest.mark.parametrize(("seconds", "elsewhere"), [(0.125, False), (0.15, True), (0.25, True)])
@@ -670,6 +728,11 @@ class TestOutage:
         assert [(event.key, event.data["error"]) for event in told.events] == [
             (KEY, "storage faulty: its lock returned None, not a context manager")
         ]
+        with pytest.raises(StorageUnavailable) as raised:
+            breaker.reset()
+        outage = raised.value.__cause__
+        assert outage is not None
+        assert isinstance(outage.__cause__, PluginError)
 
     def test_a_lock_that_is_taken_in_the_one_try_goes_on_with_the_outage(
         self, storage: Faulty, clock: ManualClock, told: Recorder

@@ -20,6 +20,7 @@ from resilience import (
     Key,
     Runtime,
     StorageConflict,
+    StorageLockTimeout,
     StorageUnavailable,
     commit,
     contention,
@@ -251,6 +252,16 @@ def test_who_waited_in_vain_owes_his_report(tmp_path: Any) -> None:
     office.runtime.close()
 
 
+def test_who_waited_in_vain_for_what_must_be_done_is_told(office: Office) -> None:
+    with office.led(partial(office.storage.hang, "save")):
+        office.runtime.opened.engine.retune(0.02, 0.0, None)  # the leader has more
+        message = f"^{KEY}: others of this process committed until the time was up$"
+        with pytest.raises(StorageLockTimeout, match=message) as raised:
+            office.breaker.force_open()
+        office.storage.release()
+    assert raised.value.key == KEY
+
+
 def test_nobody_waits_for_a_leader_whose_time_is_up() -> None:
     lane = Lane()
     assert lane.enter("stopped", "guard", (), 0.0, 1.0) is None
@@ -420,9 +431,11 @@ def test_a_task_that_is_ended_when_it_leads_lets_the_next_one_lead(tmp_path: Any
     assert office.lane._leader is not None  # that task, whose loop stands still
     for task in asyncio.all_tasks(loop):
         task.cancel()
+    begun = time.monotonic()
     with suppress(asyncio.CancelledError):
         loop.run_until_complete(tasks[0])
     joined(others)
+    assert time.monotonic() - begun < PATIENCE / 2
     loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
     assert office.count == 3
@@ -452,6 +465,9 @@ def test_who_is_interrupted_while_he_gives_way_leads_no_longer(
     capabilities: set[Capability], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_: float) -> None:
+        now = time.monotonic()
+        if Capability.MACHINES in capabilities:
+            waiting.append(office.lane.enter("next", "another guard", (), now, now + PATIENCE))
         raise KeyboardInterrupt
 
     class Crowded(Server):
@@ -459,6 +475,7 @@ def test_who_is_interrupted_while_he_gives_way_leads_no_longer(
 
     Crowded.capabilities = frozenset(capabilities)
     office = Office(FaultyStorage(Crowded(f"server:{tmp_path}")))
+    waiting: list[Ride | None] = []
     office.storage.fail("save", 1, StorageConflict("others were faster"))
     office.breaker.record_failure()
     monkeypatch.setattr(contention, "STREAK", 0.0)  # his turn is over
@@ -467,6 +484,10 @@ def test_who_is_interrupted_while_he_gives_way_leads_no_longer(
     with pytest.raises(KeyboardInterrupt):
         office.breaker.record_failure()
     monkeypatch.undo()
+    for ride in waiting:
+        assert ride is not None
+        assert ride.state == LEADS
+        assert office.lane.leave("next", (), 0.0) == []
     begun = time.monotonic()
     office.breaker.record_failure()
     assert time.monotonic() - begun < PATIENCE / 2
