@@ -128,9 +128,14 @@ class Held:
     def __init__(self, entry: Entry) -> None:
         self._entry = ref(entry)
 
-    __enter__: Callable[[], None] = [].clear
-    """Nothing is left to do: it was handed out with the lock held.  Whatever is written in C and does nothing will do,
-    and saves the frame of a function, 0.04 µs."""
+    if TYPE_CHECKING:
+
+        def __enter__(self) -> None: ...
+
+    else:
+        __enter__ = [].clear
+        """Nothing is left to do: it was handed out with the lock held.  Whatever is written in C and does nothing will
+        do, and saves the frame of a function, 0.04 µs."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
