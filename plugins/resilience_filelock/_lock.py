@@ -128,14 +128,8 @@ class Held:
     def __init__(self, entry: Entry) -> None:
         self._entry = ref(entry)
 
-    if TYPE_CHECKING:
-
-        def __enter__(self) -> None: ...
-
-    else:
-        __enter__ = [].clear
-        """Nothing is left to do: it was handed out with the lock held.  Whatever is written in C and does nothing will
-        do, and saves the frame of a function, 0.04 µs."""
+    def __enter__(self) -> None:
+        """Nothing is left to do: it was handed out with the lock held."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
