@@ -169,7 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("target", nargs="?", default="state", choices=TARGETS)
     parser.add_argument("--folder", type=Path, default=Path("build/mutation"), help="where it is played, and kept")
-    parser.add_argument("--only", default="", help="those whose change contains this text")
+    parser.add_argument("--only", nargs="+", default=[""], help="those whose change contains one of these texts")
     parser.add_argument("--children", type=int, default=2 * (os.cpu_count() or 1), help="one that hangs takes no CPU")
     parser.add_argument("--again", action="store_true", help="also those that no test found and no reason explains")
     parser.add_argument("--anew", action="store_true", help="all, even those whose function is as it was")
@@ -199,7 +199,7 @@ def main() -> int:
         chosen = [
             name
             for name, mutant in mutants.items()
-            if options.only in mutant.change
+            if any(text in mutant.change for text in options.only)
             and (name not in played or (options.again and played[name].outcome != FOUND and mutant.change not in known))
         ]
         if chosen and not options.judge:
