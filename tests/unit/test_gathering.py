@@ -1023,3 +1023,19 @@ class TestInterrupted:
                 any(name in place for place, _ in places) for name in ("take", "enter", "gather", "renew", "close")
             )
             assert (status.success_count, status.failure_count) == (calls, 4)
+
+    def test_who_comes_in_the_middle_finds_nothing_to_take_and_nowhere_to_gather(self) -> None:
+        other = Report(2.0, 0, "success", 2.0, 2, None, None)
+        found: list[object] = []
+
+        class Interrupted(Report):
+            def copy(self, count: int | None = None) -> Report:
+                found.extend((owed.take(5.0), owed.gather(other, 6.0, 64), [*owed.enter(Row(other, 6.0, 64)).tickets]))
+                return super().copy(count)
+
+        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]
+        row = owed.enter(Row(Interrupted(1.0, 0, "success", 1.0, 1, None, None), 6.0, 64))
+        assert next(row.tickets)
+        assert [event.count for event in owed.take(5.0)] == [1]
+        assert found == [[], False, []]
+        assert owed.take(5.0) == []
