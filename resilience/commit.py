@@ -302,9 +302,7 @@ def _sleep(ports: Ports, seconds: float, left: float, *, patient: bool) -> Reque
     """Ask for a pause, of half the time that is left at most: then there is some for a try."""
     if ports.asave is None and not patient:
         return  # this is the thread of an event loop, and nothing is awaited
-    pause = min(seconds, left / 2)
-    if pause > 0:
-        yield sleep, (pause,)
+    yield sleep, (max(0.0, min(seconds, left / 2)),)
 
 
 def _read_ahead(cell: Cell, before: View, done: Committed, clock: SharedClock, deadline: float) -> Requests[None]:

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import pgbouncer, postgres_jobs
@@ -378,6 +378,29 @@ def test_what_somebody_who_looks_meets_ends_the_trust(
     until(lambda: look() is None and not still(held), 0.4)
     look()  # whether there is nothing to hear by any more, or the thread has made it anew by now
     assert still(current(slow))
+
+
+def test_what_came_while_the_thread_rested_is_heard_after_it(slow: PostgresStorage, other: PostgresStorage) -> None:
+    held = current(slow)
+    distract(slow, other)
+    other.resilience_save(KEY, b"{}", held.version, None, 5)
+    until(lambda: not still(held))
+
+
+def test_what_who_looks_cannot_read_ends_the_trust(slow: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, listener = current(slow), slow._listener
+    assert listener is not None
+    here = threading.get_ident()
+    take = listener._take
+
+    def fails_here(connection: Any) -> None:
+        if threading.get_ident() == here:
+            raise OSError("the line is dead")
+        take(connection)
+
+    monkeypatch.setattr(listener, "_take", fails_here)
+    listener.look()
+    assert not still(held)
 
 
 def test_who_looks_while_another_one_reads_does_not_wait_for_long(slow: PostgresStorage) -> None:
