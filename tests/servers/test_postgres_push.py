@@ -387,7 +387,9 @@ def test_what_came_while_the_thread_rested_is_heard_after_it(slow: PostgresStora
     until(lambda: not still(held))
 
 
-def test_what_who_looks_cannot_read_ends_the_trust(slow: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_who_looks_cannot_read_ends_the_trust(
+    slow: PostgresStorage, other: PostgresStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held, listener = current(slow), slow._listener
     assert listener is not None
     here = threading.get_ident()
@@ -401,6 +403,8 @@ def test_what_who_looks_cannot_read_ends_the_trust(slow: PostgresStorage, monkey
     monkeypatch.setattr(listener, "_take", fails_here)
     listener.look()
     assert not still(held)
+    other.resilience_save(KEY, b"{}", held.version, None, 5)
+    until(lambda: listener._connection is None)  # the thread woke, and gave it up
 
 
 def test_who_looks_while_another_one_reads_does_not_wait_for_long(slow: PostgresStorage) -> None:
