@@ -108,10 +108,12 @@ class Connection:
         self._events = events
 
     def wait(self, events: int, seconds: float) -> bool:
-        """Wait in this thread; false if nothing came in so many seconds, or by now if they are up."""
+        """Wait in this thread; false if nothing came in so many seconds."""
+        if seconds <= 0:
+            return False
         if events != self._events:
             self._watch(self.fd, events)
-        return bool(self._selector.select(max(0.0, seconds)))
+        return bool(self._selector.select(seconds))
 
     @property
     def is_well(self) -> bool:
