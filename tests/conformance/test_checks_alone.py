@@ -16,9 +16,9 @@ from conformance.broken import LeaseWithoutCompare, LockFile, PollsItsLock
 from conformance.references import CasStorage, FolderStorage
 
 from resilience import Capability, Key, Snapshot, StorageConflict, Version, clock, hookimpl
-from resilience.testing import Diary, Failed, Handle, Operation, Result, Subject, all_checks, run_check
+from resilience.testing import Diary, Failed, Handle, Operation, Result, Subject, Violation, all_checks, run_check
 from resilience.testing.checks import locking, processes
-from resilience.testing.jobs import hold, write_until_killed
+from resilience.testing.jobs import hold, read, write_until_killed
 from resilience.testing.subject import Background
 from resilience_filelock import FileStorage
 from resilience_memory import MemoryStorage
@@ -412,6 +412,11 @@ class TestKilledWriters:
         monkeypatch.setattr(processes, "clock", Hasty())
         result = look("killed_writers", Alone(of_folder(tmp_path), [Idle("")] * 5))
         assert result.what == "after writers were killed: the writers that were left did not go on"
+
+
+def test_a_record_that_is_gone_beside_writers() -> None:
+    with Subject(partial(MemoryStorage, "memory:")) as subject, pytest.raises(Violation, match="found nothing"):
+        read(subject.handle, subject.key(), "reader", 10.0)
 
 
 def test_a_first_commit_that_conflicts() -> None:
