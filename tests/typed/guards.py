@@ -99,7 +99,7 @@ def managers() -> tuple[AbstractContextManager[bytes], AbstractAsyncContextManag
 
 
 def mistakes() -> None:
-    charge("1")  # type: ignore[arg-type]
-    breaker.call(charge, 1, currency=2)  # type: ignore[arg-type]
-    CircuitBreaker("payments", failure_treshold=3)  # type: ignore[call-arg]
-    CircuitBreaker("payments", window="calls")  # type: ignore[arg-type]
+    charge("1")  # type: ignore[arg-type]  # a mistake, to be found
+    breaker.call(charge, 1, currency=2)  # type: ignore[arg-type]  # a mistake, to be found
+    CircuitBreaker("payments", failure_treshold=3)  # type: ignore[call-arg]  # a mistake, to be found
+    CircuitBreaker("payments", window="calls")  # type: ignore[arg-type]  # a mistake, to be found
