@@ -148,11 +148,12 @@ class Memo:
         cell = self.cell
         policy, view = cell.policy, cell.view
         success = Report(self.since, 0, SUCCESS, self.since, self.epoch, None, None)
-        step = policy.step(cell.state if view is None else view.state, success)
+        state = cell.state if view is None else view.state
+        step = policy.step(state, success)
         if step.keep == LATER and self.owed is not None:
             engine.prepare()
             self.until = min(self.until, step.until)
-            self.row = Row(success, step.until, policy.gather_limit)
+            self.row = Row(success, step.until, policy.gather_limit(state, self.since))
             if not policy.judges_results:
                 self.tickets = self.row.tickets
         is_current = None if view is None else view.snapshot.is_current

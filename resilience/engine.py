@@ -507,7 +507,7 @@ class Engine:
         owed = cell.owing()
         if owed.asked is None:
             owed.asked = step.asks
-        return owed.gather(report, step.until, cell.policy.gather_limit)
+        return owed.gather(report, step.until, cell.policy.gather_limit(step.state, report.now))
 
     # -- control and reading -----------------------------------------------------------------------------------------
 

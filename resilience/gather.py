@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 LIMIT = 64
 """Reports that are owed to one key at most; beyond it the oldest is given up."""
 
+MOST_IN_ROW = 1024
+"""Successes that are gathered of one kind, whatever the policy allows."""
+
 MOST_KEYS = 1000
 """With more, those are let go of that nobody uses."""
 
@@ -55,7 +58,7 @@ class Row:
         self.tickets: Iterator[bool] = iter(())
         self.room = 0
         """So many tickets there are, those that were taken included."""
-        self._all = _TICKETS if limit == LIMIT else (True,) * (limit - 1) + (False,)
+        self._all = _TICKETS[-limit:]
 
     def open(self, others: int) -> None:
         """Give out tickets, where so many others are gathered already."""
@@ -91,7 +94,7 @@ class Row:
         )
 
 
-_TICKETS = (True,) * (LIMIT - 1) + (False,)
+_TICKETS = (True,) * (MOST_IN_ROW - 1) + (False,)
 
 
 class Owed:

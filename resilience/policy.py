@@ -279,9 +279,11 @@ if TYPE_CHECKING:
             """Seconds for which a process may gather reports that are kept ``LATER``; 0: it commits each."""
             ...
 
-        @property
-        def gather_limit(self) -> int:
-            """So many reports a process gathers at most."""
+        def gather_limit(self, state: Any, now: float, /) -> int:
+            """So many reports a process gathers at most upon a state, at wall-clock second `now`: 1 or more.
+
+            Others do not know of them, so they should be few beside what the state was counted from.
+            """
             ...
 
         @property

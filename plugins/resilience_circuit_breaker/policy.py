@@ -7,7 +7,16 @@ import sys
 from resilience.errors import ConfigurationError
 from resilience.policy import FAILURE, FOREVER, NEUTRAL, SUCCESS
 from resilience_circuit_breaker._codec import decode, dumps, encode
-from resilience_circuit_breaker._config import BOUNDS, MOST_GATHERED, CircuitBreakerConfig, checked, mro, resolve
+from resilience_circuit_breaker._config import (
+    BOUNDS,
+    FEW_GATHERED,
+    MOST_GATHERED,
+    SHARE_GATHERED,
+    CircuitBreakerConfig,
+    checked,
+    mro,
+    resolve,
+)
 from resilience_circuit_breaker._errors import Rejection
 from resilience_circuit_breaker._state import (
     CLOSED,
@@ -74,7 +83,6 @@ class CircuitBreakerPolicy(Machine):
         "_kept",
         "_known",
         "gather",
-        "gather_limit",
         "judges_results",
         "on_store_error",
         "slow_after",
@@ -89,9 +97,6 @@ class CircuitBreakerPolicy(Machine):
         self.judges_results = config.failure_if is not None
         self.slow_after = config.slow_after
         self.gather = 0.0 if config.in_a_row else config.gather
-        self.gather_limit = MOST_GATHERED
-        if config.window == COUNT:
-            self.gather_limit = max(1, min(config.window_size // 10, MOST_GATHERED))
         # Made at the first judgement: names of classes are imported then.
         self._failing: frozenset[int] | None = None
         self._ignored: frozenset[int] = frozenset()
@@ -225,6 +230,22 @@ class CircuitBreakerPolicy(Machine):
                 return None
             end = max(end, its_end)
         return end + LEAST_KEPT
+
+    def gather_limit(self, state: State, now: float, /) -> int:
+        """So many reports a process gathers at most: what the others do not know of must not decide for them.
+
+        `FEW_GATHERED`, and of a window of calls a tenth at most.  Where a window of time holds so many calls that more
+        are still less than a hundredth of it, more: else who calls thousands of times a second would commit for each
+        64 of them, which takes as long as they do.  Then it is a power of two, as successes are gathered together only
+        where the limit is the same.
+        """
+        config = self.config
+        if config.window == COUNT:
+            return max(1, min(config.window_size // 10, FEW_GATHERED))
+        share = window_of(config, state, now)[0] // SHARE_GATHERED
+        if share <= FEW_GATHERED:
+            return FEW_GATHERED
+        return min(1 << share.bit_length() - 1, MOST_GATHERED)
 
     def refuse(self, state: State | None, reason: str, /) -> Rejection:
         """Refuse for a reason that lies outside the state: the storage does not answer, the lock is taken.

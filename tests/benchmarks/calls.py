@@ -22,8 +22,8 @@ CONTENDERS = (
     "pyresilience",
 )
 
-GATHERED = 64 * 15
-"""Calls of a round in which some are gathered: whole rows, each with its commit."""
+GATHERED = 1024
+"""Calls of a round in which some are gathered: with the commit of the longest row."""
 
 CALLS = {
     "threading.Lock": {"": 5_000},

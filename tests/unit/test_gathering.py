@@ -191,6 +191,21 @@ class TestWhen:
         succeed(breaker)
         assert (there.status().success_count, commits(there)) == (64, 1)
 
+    @pytest.mark.parametrize("way", ["called", "recorded"])
+    def test_more_commit_all_where_the_window_holds_so_many_that_they_do_not_count(
+        self, here: Runtime, there: CircuitBreaker, way: str
+    ) -> None:
+        breaker = make(here)
+        succeed(breaker, 128 * 128)
+        assert breaker.status().success_count == 128 * 128
+        before = commits(there)
+        breaker = make(here)  # the limit is asked for once, for all calls that an answer lets in
+        for _ in range(127):
+            succeed(breaker) if way == "called" else breaker.record_success()
+        assert commits(there) == before
+        succeed(breaker) if way == "called" else breaker.record_success()
+        assert (there.status().success_count, commits(there)) == (128 * 129, before + 1)
+
     @pytest.mark.parametrize(("size", "limit"), [(100, 10), (10, 1), (15, 1), (2000, 64)])
     def test_a_tenth_of_a_window_of_calls_commits_all(
         self, here: Runtime, process: Callable[[], Runtime], size: int, limit: int

@@ -202,9 +202,23 @@ def test_permit_timeout_is_the_longer_of_reset_timeout_and_slow_call_duration() 
 
 def test_gather_is_nothing_with_consecutive_and_bounded_by_the_window() -> None:
     assert Driver(gather=5).policy.gather == 0
-    assert (Driver(window="time", gather=5).policy.gather, Driver(window="time").policy.gather_limit) == (5, 64)
+    breaker = Driver(window="time", gather=5)
+    assert (breaker.policy.gather, breaker.policy.gather_limit(breaker.state, breaker.now)) == (5, 64)
     for size, limit in ((1, 1), (19, 1), (100, 10), (10_000, 64)):
-        assert Driver(window="count", window_size=size).policy.gather_limit == limit
+        breaker = Driver(window="count", window_size=size)
+        breaker.report(SUCCESS, count=size)
+        assert breaker.policy.gather_limit(breaker.state, breaker.now) == limit
+
+
+@pytest.mark.parametrize(
+    ("calls", "limit"),
+    [(8_192, 64), (16_383, 64), (16_384, 128), (32_767, 128), (32_768, 256), (131_072, 1024), (10**9, 1024)],
+)
+def test_more_are_gathered_where_they_are_less_than_a_hundredth_of_a_window_of_time(calls: int, limit: int) -> None:
+    breaker = Driver(window="time", window_duration=10)
+    breaker.report(SUCCESS, count=calls)
+    assert breaker.policy.gather_limit(breaker.state, breaker.now) == limit
+    assert breaker.policy.gather_limit(breaker.state, breaker.now + 10) == 64, "they have left it"
 
 
 # --- what is gathered -------------------------------------------------------------------------------------------------

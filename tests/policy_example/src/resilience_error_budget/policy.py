@@ -58,7 +58,6 @@ class ErrorBudgetPolicy:
 
     # No report is gathered, durations do not matter, no result is a failure.
     gather = 0.0
-    gather_limit = 1
     slow_after = math.inf
     judges_results = False
     limited_events = frozenset({"late"})
@@ -102,6 +101,10 @@ class ErrorBudgetPolicy:
     def initial(self) -> State:
         """Return the state of a budget that has no record."""
         return State()
+
+    def gather_limit(self, state: State, now: float, /) -> int:
+        """Gather nothing."""
+        return 1
 
     def step(self, state: State, event: PolicyEvent, /) -> Step:
         """Answer an event."""
