@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from storages import Casual
 
-from resilience import Capability, CircuitBreaker, Freshness, Runtime, Snapshot, StorageConflict, Version
+from resilience import (
+    Capability,
+    CircuitBreaker,
+    Freshness,
+    Key,
+    Runtime,
+    Snapshot,
+    StorageConflict,
+    StorageLockTimeout,
+    Version,
+)
 from resilience import commit as commits
 from resilience.contention import (
     AGED,
@@ -33,8 +43,7 @@ from resilience.testing import AwaitedFaultyStorage, FaultyStorage, ManualClock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from resilience import Key
-
+KEY = Key("circuit_breaker", "payments")
 MIDDLE = 2**63
 """Random bits that make a pause neither shorter nor longer."""
 
@@ -279,9 +288,12 @@ def test_no_save_begins_without_time_for_an_answer(crowded: Crowded) -> None:
         crowded.clock.advance(0.25)
         return load(*arguments)
 
-    crowded.storage.plan("load", 1, slowly)
+    crowded.storage.plan("load", 1, slowly).plan("load", 2, slowly)
     before = len(crowded.storage.calls)
     crowded.breaker.record_failure()
+    with pytest.raises(StorageLockTimeout, match=f"^{KEY}: the time was up before it could be saved$") as raised:
+        crowded.breaker.force_open()  # it takes the failure along, and gives it back
+    assert raised.value.key == KEY
     assert "save" not in crowded.storage.calls[before:]  # nobody would know whether it was done
     assert not crowded.breaker.status().degraded
     assert crowded.count == 2  # it was owed

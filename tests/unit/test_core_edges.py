@@ -179,6 +179,7 @@ class TestReadAhead:
     )
     def test_before_the_lock(self, seconds: float, asked: list[str], clock: ManualClock) -> None:
         storage = Mapped(f"mapped:ahead {seconds}")
+        clock.advance(1.0)
         with Runtime(storage=storage, clock=clock, environ={}):
             breaker = make()
             breaker.record_failure()

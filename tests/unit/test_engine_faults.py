@@ -18,6 +18,7 @@ from resilience import (
     CircuitBreaker,
     CircuitOpenError,
     CircuitState,
+    Event,
     Key,
     PluginError,
     Runtime,
@@ -549,6 +550,17 @@ class TestConflicts:
         storage.plan("load", giving(first))
         breaker.record_failure()
         assert [(event.name, event.data) for event in told.events] == [("version_regression", {"seen": 3, "found": 1})]
+
+    @pytest.mark.parametrize("scheme", ["casual"])
+    def test_and_what_is_loaded_for_a_look(self, storage: Faulty, told: Recorder, clock: ManualClock) -> None:
+        breaker = make(failure_threshold=10)
+        fail(breaker)
+        first = storage.memory.resilience_load(KEY, 1)
+        fail(breaker, 2)
+        clock.advance(5)
+        storage.plan("load", giving(first))
+        assert breaker.status().failure_count == 1
+        assert told.events == [Event("version_regression", KEY, clock.wall(), {"seen": 3, "found": 1})]
 
     def test_what_it_brings_may_be_damaged(self, storage: Faulty, told: Recorder) -> None:
         def conflicts(well: Any, *arguments: Any) -> Snapshot:

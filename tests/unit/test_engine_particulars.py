@@ -937,6 +937,19 @@ def test_so_is_what_was_saved_when_the_lock_could_not_be_left(storage: Faulty, c
     assert breaker.status().success_count == 2
 
 
+def test_a_storage_is_told_when_a_record_means_nothing_any_more(storage: Faulty, clock: ManualClock) -> None:
+    def noting(well: Callable[..., Any], *arguments: Any) -> Any:
+        ends.append(arguments[3])
+        return well(*arguments)
+
+    ends: list[float | None] = []
+    storage.always = {"save": noting}
+    breaker = make(failure_max_age=7200)
+    fail(breaker)
+    breaker.force_open()
+    assert ends == [clock.wall() + 7200, None]
+
+
 def test_what_concerns_no_key_is_told_with_its_time(runtime: Runtime, clock: ManualClock, told: Recorder) -> None:
     runtime.opened.engine.tell("clock_skew", {"seconds": 5.0})
     assert told.events == [Event("clock_skew", None, clock.wall(), {"seconds": 5.0})]

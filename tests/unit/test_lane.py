@@ -212,6 +212,44 @@ def test_who_was_interrupted_leaves_those_in_his_commit_without_an_answer(office
     assert office.count == 1
 
 
+def test_what_may_have_been_saved_before_an_interruption_nobody_saves_again(office: Office) -> None:
+    def late(*_: Any) -> Any:
+        gate.wait(PATIENCE)
+        raise StorageConflict("others were faster")
+
+    def interrupted(save: Callable[..., Any], arguments: Sequence[Any]) -> None:
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    def lead() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            office.breaker.record_failure()
+
+    gate, before = threading.Event(), office.saves
+    office.storage.plan("save", 1, late).plan("save", 2, interrupted)
+    leaders = started(1, lead)
+    until(lambda: office.saves > before)
+    others = started(1, office.breaker.record_failure)
+    office.line_of(1)
+    gate.set()
+    joined([*leaders, *others])
+    assert (office.saves - before, office.told.names) == (2, ["degraded"])
+
+
+def test_after_a_failure_the_next_one_leads(office: Office) -> None:
+    def taken(*_: Any) -> Any:
+        gate.wait(PATIENCE)
+        raise StorageLockTimeout("somebody else has it", key=KEY)
+
+    gate = threading.Event()
+    with office.led(lambda: office.storage.plan("save", 1, taken)):
+        others = started(1, office.another().record_failure)
+        office.line_of(1)
+        gate.set()
+    joined(others)
+    assert (office.count, office.told.names) == (3, [])
+
+
 def test_after_any_other_failure_they_wait_again(office: Office) -> None:
     ride, lane = aboard()
     other = lane.enter("another", "guard", (), 0.0, 9.0)
