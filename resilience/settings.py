@@ -587,19 +587,23 @@ class Configuration:
         """Return what the variables of a storage are called after; the names of its other schemes are refused."""
         section = model.section or scheme
         if normal_form(section) != normal_form(scheme):
-            self._refuse_section(scheme, "storage", f"its variables begin with {variable(normal_form(section), '')}")
+            self._refuse_section(scheme, "storage", normal_form(section))
         return section
 
     def _refuse_section(self, name: str, label: str, instead: str = "") -> None:
-        """Refuse settings of a plugin that has none, or has them under another name."""
+        """Refuse settings of a plugin that has none, or has them in another section, `instead`."""
         section = normal_form(name)
         self._plugin_models[section] = None
-        prefix, why = variable(section, ""), f"the {label} {shortened(name)} has no settings"
-        if instead:
-            why = f"{label} {shortened(name)}: {instead}"
-        unknown = {prefix + spelling: why for spelling in self._sections.get(section, {})}
+        prefix, begin = variable(section, ""), variable(instead, "")
+        spellings = list(self._sections.get(section, {}))
         keys = [entry.keys for entry in self._in_file.get(section, {}).values()]
-        self._settle(_Findings(unknown, [], keys, []))
+        if instead:
+            why = f"{label} {shortened(name)}: its variables begin with {begin}"
+            told = [f"{_shown_name(prefix + each)}: {why}: write {_shown_name(begin + each)}" for each in spellings]
+            self._settle(_Findings({}, [], keys, told))
+        else:
+            why = f"the {label} {shortened(name)} has no settings"
+            self._settle(_Findings(dict.fromkeys((prefix + each for each in spellings), why), [], keys, []))
 
     def _kind_model(self, section: str) -> type[PolicySettings]:
         """Load the model of a kind, once."""
@@ -664,11 +668,12 @@ class Configuration:
 
     def _names_like(self, name: str) -> Iterator[str]:
         """Yield the names that an unknown variable may have meant."""
-        rest = name.upper().removeprefix(PREFIX).split(DELIMITER)[1:]
+        written, *rest = name.upper().removeprefix(PREFIX).split(DELIMITER)
         yield from map(variable, CoreSettings.model_fields)
         for storage in (*self._storages, *self._observers):
-            # Of a storage that was not chosen nobody knows the fields, so the one that stands there may be right.
-            fields = rest[:1] if storage not in self._plugin_models else []
+            # Of a storage that was not chosen nobody knows the fields, so the one that stands there may be right; where
+            # the section is known, it is the field that is not, and would be passed over in another's section.
+            fields = rest[:1] if not {storage, written} & self._plugin_models.keys() else []
             if (model := self._plugin_models.get(storage)) is not None:
                 fields = list(model.model_fields)
             yield from (variable(storage, field) for field in fields if field)
@@ -692,7 +697,7 @@ def _read(variables: Mapping[str, str]) -> Texts:
 class _Findings(NamedTuple):
     """What is wrong: unknown variables and why each is, messages about all else, unknown keys of the file.
 
-    `names`: messages about plugins that are not installed.
+    `names`: messages about plugins that are not installed, or whose variables have another name.
     """
 
     unknown: dict[str, str]

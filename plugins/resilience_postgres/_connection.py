@@ -56,7 +56,7 @@ def address(url: str) -> tuple[bytes, str]:
 
         raise ConfigurationError(
             f"RESILIENCE_STORAGE: {redact(url)} is no URL of a PostgreSQL server; write "
-            "postgresql://user@host:5432/database"
+            "postgresql://host:5432/database"  # without a user: what stands before an "@" is blotted out of messages
         )
     given.setdefault("application_name", NAME)
     given["client_encoding"] = "UTF8"

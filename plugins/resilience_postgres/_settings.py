@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from resilience.settings import Duration, StorageSettings
+
+_TABLE = re.compile(r"[a-z_][a-z0-9_]{0,27}\.[a-z_][a-z0-9_]{0,27}")
 
 
 class PostgresSettings(StorageSettings):
@@ -16,7 +19,6 @@ class PostgresSettings(StorageSettings):
 
     table: str = Field(
         default="resilience.records",
-        pattern=r"^[a-z_][a-z0-9_]{0,27}\.[a-z_][a-z0-9_]{0,27}$",
         description="Schema and table that the records are in, in lower-case letters, digits and underscores; "
         "`resilience storage init` makes both.",
     )
@@ -52,3 +54,13 @@ class PostgresSettings(StorageSettings):
         le=1000,
         description="Damaged records that are kept for inspection, the latest ones of each key.",
     )
+
+    @field_validator("table")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        if not _TABLE.fullmatch(value):
+            raise ValueError(
+                "a table is schema.table, each in lower-case letters, digits and underscores, 28 at most, as in "
+                "billing.records"
+            )
+        return value

@@ -90,8 +90,9 @@ def parse(url: str) -> Place:
         return _parse(form, rest, tls=tls)
     except ValueError as error:
         raise ConfigurationError(
-            f"RESILIENCE_STORAGE: {error}; write {_EXAMPLES[form].replace('redis', 'rediss' if tls else 'redis', 1)},"
-            " with user:password@ before the host if need be, and %-escapes for what is special in URLs"
+            # No "@" behind a URL: what stands before one is taken for a secret, and blotted out of messages.
+            f"RESILIENCE_STORAGE: {error}; with user:password@ before the host if need be, and %-escapes for what is"
+            f" special in URLs, write {_EXAMPLES[form].replace('redis', 'rediss' if tls else 'redis', 1)}"
         ) from None
 
 

@@ -92,6 +92,11 @@ def refusal(address: Address, error: Exception) -> Refused:
     return Refused(address, text.partition(" ")[0], text)
 
 
+def hint(code: str) -> str:
+    """Say what to do about a refusal; nothing, where the server says it well enough."""
+    return _HINTS.get(code, "")
+
+
 def is_refusal(error: Exception) -> bool:
     """Whether an error of the driver is an answer of the server, rather than the lack of one."""
     from redis import exceptions
@@ -109,6 +114,6 @@ def unavailable(error: Unreached | Refused, doing: str, key: Key | None, *, savi
         return StorageUnavailable(f"{doing}: {error}", outcome_unknown=saving and error.sent)
     if error.code == "WRONGTYPE" and key is not None:
         return StorageCorrupt(f"{doing}: something else than a record is stored there: {error}", key=key)
-    hint = _HINTS.get(error.code)
-    text = f"{doing}: {error}" + (f"; {hint}" if hint else "")
+    what_to_do = hint(error.code)
+    text = f"{doing}: {error}" + (f"; {what_to_do}" if what_to_do else "")
     return StorageUnavailable(text, outcome_unknown=saving and error.code in _UNSURE)

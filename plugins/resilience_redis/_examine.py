@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilience_redis._errors import Refused, Unreached
+from resilience_redis._errors import Refused, Unreached, hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     """What was looked at, whether it is well, what was found, and what to do if it is not."""
 
 _PATIENCE = 2.0
+_SEE = "see that it runs and can be reached, and who may use it"
 _DANGEROUS = frozenset(["allkeys-lru", "allkeys-lfu", "allkeys-random"])
 
 
@@ -26,7 +27,7 @@ def examine(connections: Connections, route: Route, listener: Listener | None) -
     try:
         told = connections.drive(_informed(route), _PATIENCE)
     except (Unreached, Refused) as error:
-        rows.append(("server", False, str(error), "see that it runs and can be reached, and who may use it"))
+        rows.append(("server", False, str(error), _SEE))
     else:
         for address, information in told:
             rows.extend(_server(address, information))
@@ -50,7 +51,10 @@ def _fields(text: bytes) -> dict[str, str]:
 
 def _server(address: str, information: dict[str, str] | Refused) -> Iterator[Row]:
     if isinstance(information, Refused):
-        yield ("server", True, f"{address}; this user may not ask it for more (INFO)", "")
+        if information.code == "NOPERM":  # which nobody needs who is no operator
+            yield ("server", True, f"{address}; this user may not ask it for more (INFO)", "")
+        else:
+            yield ("server", False, str(information), hint(information.code) or _SEE)
         return
     kind = "Valkey" if "valkey_version" in information else "Redis"
     version = information.get("valkey_version") or information.get("redis_version", "of unknown version")

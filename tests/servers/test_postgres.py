@@ -396,7 +396,7 @@ def test_variables_have_one_name_for_both_schemes(postgres_server: PostgresServe
 
 @pytest.mark.parametrize("table", ["records", "a.b; DROP TABLE c", 'a."b"', "A.b", "a.b.c", f"a.{'b' * 29}"])
 def test_a_table_that_is_no_name(table: str) -> None:
-    with pytest.raises(ConfigurationError, match="RESILIENCE_POSTGRES__TABLE"):
+    with pytest.raises(ConfigurationError, match=r"RESILIENCE_POSTGRES__TABLE: .* refused: a table is schema\.table"):
         _ = Runtime(environ={"RESILIENCE_STORAGE": "postgres:", "RESILIENCE_POSTGRES__TABLE": table}).opened
 
 
@@ -404,6 +404,11 @@ def test_a_url_that_cannot_be_read_and_no_secret_is_shown() -> None:
     with pytest.raises(ConfigurationError, match="is no URL of a PostgreSQL server") as caught:
         PostgresStorage(f"postgresql://app:{PASSWORD}@host:port/db?no_such=1")
     assert PASSWORD not in str(caught.value)
+    with (
+        pytest.raises(ConfigurationError, match="is no URL of a PostgreSQL server; write postgresql://host:5432/data"),
+        Runtime(environ={"RESILIENCE_STORAGE": f"postgresql://app:{PASSWORD}@host:port/db"}) as runtime,
+    ):
+        _ = runtime.opened
     with pytest.raises(ConfigurationError, match="is no URL of a PostgreSQL server") as caught:
         PostgresStorage(f"postgresql://app:{PASSWORD}/rest@host/db")  # its slash had to be escaped
     assert PASSWORD not in str(caught.value)

@@ -169,7 +169,10 @@ def test_a_wrong_password_and_none(redis_server: RedisServer) -> None:
                     storage.resilience_save(KEY, b"1", None, None, 1)
                 assert not caught.value.outcome_unknown
                 said = "".join(traceback.format_exception(caught.value))
-                said += repr(storage) + repr(storage.examine()) + repr(storage.resilience_lock(KEY, 1))
+                rows = storage.examine()
+                said += repr(storage) + repr(rows) + repr(storage.resilience_lock(KEY, 1))
+                assert rows[0][:2] == ("server", False)
+                assert "RESILIENCE_REDIS__PASSWORD" in rows[0][3]
                 assert "wrong-one" not in said
                 storage.close()
             storage = RedisStorage(f"redis://:{SECRET}@127.0.0.1:{redis_server.port}/1")
@@ -200,6 +203,7 @@ def test_a_database_that_there_is_not(redis_server: RedisServer) -> None:
     storage = RedisStorage(f"redis://127.0.0.1:{redis_server.port}/999", RedisSettings(push=False))
     with pytest.raises(StorageUnavailable, match="DB index is out of range"):
         storage.resilience_load(KEY, 1)
+    assert [row[:2] for row in storage.examine()] == [("server", False), ("listener", True)]
 
 
 def test_what_doctor_is_told(redis_server: RedisServer) -> None:

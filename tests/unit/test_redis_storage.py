@@ -89,6 +89,19 @@ def test_urls_that_are_none(url: str, why: str) -> None:
     assert "write redis" in str(caught.value)
 
 
+def test_what_to_write_instead_is_shown_whole() -> None:
+    """What stands before an "@" is blotted out of messages as a secret, so an example has none."""
+    with (
+        pytest.raises(ConfigurationError) as caught,
+        Runtime(storage="rediss://me:swordfish@h/x", environ={}) as runtime,
+    ):
+        _ = runtime.opened
+    assert str(caught.value) == (
+        "the given storage: the database is a number; with user:password@ before the host if need be, and %-escapes for"
+        " what is special in URLs, write rediss://host:6379/0"
+    )
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 

@@ -609,10 +609,25 @@ def test_a_storage_with_several_schemes_has_one_section() -> None:
         )
     assert configured.is_open({}, "redis+tls")
     configured = configure(REDIS_TLS__DURABILITY="fsync")
-    with pytest.raises(
-        ConfigurationError, match=r"REDIS_TLS__DURABILITY: .*: its variables begin with RESILIENCE_JSON__"
-    ):
+    with pytest.raises(ConfigurationError) as caught:
         configured.storage_settings("redis+tls", SharedSettings)
+    assert str(caught.value) == (
+        "RESILIENCE_REDIS_TLS__DURABILITY: storage 'redis+tls': its variables begin with RESILIENCE_JSON__: write"
+        " RESILIENCE_JSON__DURABILITY (RESILIENCE_UNKNOWN=warn passes over what is unknown)"
+    )
+    softened = configure(UNKNOWN="warn", REDIS_TLS__DURABILITY="fsync")
+    with pytest.warns(ConfigurationWarning, match="write RESILIENCE_JSON__DURABILITY"):
+        assert softened.storage_settings("redis+tls", SharedSettings) == SharedSettings()
+
+
+def test_what_is_meant_stands_in_no_section_that_would_be_passed_over() -> None:
+    for field, what_to_do in (("XYZZY", ": unset it"), ("DURABLE", ": did you mean RESILIENCE_JSON__DURABILITY?")):
+        configured = Configuration({f"RESILIENCE_JSON__{field}": "3"}, storages=["json", "jsonb"], policies={})
+        with pytest.raises(ConfigurationError) as caught:
+            configured.storage_settings("json", SharedSettings)
+        assert str(caught.value).startswith(
+            f"RESILIENCE_JSON__{field}: nothing knows this variable{what_to_do} (RESILIENCE_UNKNOWN"
+        )
 
 
 def test_a_storage_without_settings_has_no_variables() -> None:
