@@ -88,6 +88,33 @@ def test_closed_and_rejected_calls_ask_for_nothing(redis_server: RedisServer) ->
         assert commands() - before <= 1 + 10 * (time.monotonic() - begun)  # the rejected are counted now and then
 
 
+def test_a_failure_asks_once_and_twice_without_push(redis_server: RedisServer) -> None:
+    with (
+        Runtime(storage=redis_server.url, environ={}) as runtime,
+        Runtime(storage=redis_server.url, environ={"RESILIENCE_REDIS__PUSH": "off"}) as deaf,
+        redis_server.admin() as admin,
+    ):
+
+        def asked(breaker: CircuitBreaker) -> int:
+            before = scripts()
+            breaker.record_failure()
+            return scripts() - before
+
+        def scripts() -> int:
+            return sum(said["calls"] for name, said in admin.info("commandstats").items() if "eval" in name)
+
+        pushed, loading = (CircuitBreaker("x", runtime=each, failure_threshold=1000) for each in (runtime, deaf))
+        pushed.record_failure()
+        opened: Any = runtime.opened.storage
+        wait_until(lambda: opened.is_pushed, "the push")
+        begun = time.monotonic()
+        alone = [asked(pushed) for _ in range(50)]
+        looks = time.monotonic() - begun + 1  # each record is looked at once a second besides
+        assert 50 <= sum(alone) <= 50 + looks
+        assert [asked(loading) for _ in range(20)] == [2] * 20
+        assert loading.status().failure_count == 71
+
+
 def test_a_commit_of_its_own_leaves_its_snapshot_current(storage: RedisStorage, redis_server: RedisServer) -> None:
     snapshot = storage.resilience_load(KEY, 1)
     for number in range(20):

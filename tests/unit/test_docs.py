@@ -20,6 +20,7 @@ from resilience_circuit_breaker import _state
 from resilience_circuit_breaker.policy import CircuitBreakerPolicy
 from resilience_filelock import FileStorage
 from resilience_journal import JournalSettings
+from resilience_postgres import PostgresSettings
 from resilience_redis import RedisSettings
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def models() -> dict[str, type[BaseModel]]:
         "file": cast("type[BaseModel]", FileStorage.Settings),
         "journal": JournalSettings,
         "aesgcm": AesGcmSettings,
+        "postgres": PostgresSettings,
         "redis": RedisSettings,
         "circuit-breaker": CircuitBreakerPolicy.settings_model(),
     }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from resilience import CircuitBreaker, Runtime
 from resilience_circuit_breaker._config import BOUNDS, OF_WINDOWS, CircuitBreakerConfig, portable, resolve
 from resilience_circuit_breaker._settings import CircuitBreakerSettings
 
@@ -76,6 +77,22 @@ def test_defaults_that_depend_on_the_window() -> None:
         assert form(window="time").minimum_calls == 10
         assert form(window="count", gather=0, slow_call_duration=1).shape == "count:100"
         assert form(window="time", window_duration=0.5).shape == "time:0.5"
+
+
+def test_what_belongs_to_another_window_is_passed_over() -> None:
+    """So that a variable changes the one window into the other, whatever code gave."""
+    for made in (_config(window="time", window_size=4), _settings(window="time", window_size=4).config()):
+        assert (made.shape, made.minimum_calls) == ("time:60", 10)
+    for made in (_config(window="count", window_duration=9), _settings(window="count", window_duration=9).config()):
+        assert made.shape == "count:100"
+    environ = {"RESILIENCE_POLICIES__X__CIRCUIT_BREAKER__WINDOW": "time"}
+    with Runtime(storage="memory:", environ=environ) as runtime:
+        breaker = CircuitBreaker("x", runtime=runtime, window="count", window_size=4, failure_threshold=4)
+        for _ in range(6):
+            breaker.record_success()
+        for _ in range(3):
+            breaker.record_failure()
+        assert (breaker.status().success_count, breaker.status().failure_count) == (6, 3)
 
 
 def test_each_setting_has_a_description_and_each_number_both_bounds() -> None:

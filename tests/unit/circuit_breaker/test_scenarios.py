@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,6 @@ from resilience.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from unit.circuit_breaker.player import Way
 
@@ -54,6 +54,8 @@ def test_there_are_enough_scenarios_and_each_says_where_it_is_from() -> None:
     projects = {scenario.source.replace(",", "").split()[0] for scenario in SCENARIOS}
     assert projects == {"resilience4j", "gobreaker", "failsafe-go", "failsafe", "Polly"}
     assert sum(bool(scenario.differs) for scenario in SCENARIOS) >= 10
+    page = (Path(__file__).parents[3] / "docs" / "trust.md").read_text("utf-8")
+    assert f"| {len(SCENARIOS)} scenarios from the published behaviour" in page
 
 
 @pytest.mark.parametrize("storage", ["memory", "file"])
