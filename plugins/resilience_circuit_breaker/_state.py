@@ -1140,10 +1140,11 @@ def _indexed(table: tuple[Row, ...], known: Mapping[Condition, bool]) -> Rows:
 
 
 def _rows_of(config: CircuitBreakerConfig) -> Rows:
-    answers = tuple(condition(config, _EMPTY, None) for condition in OF_CONFIG)
+    known = {condition: condition(config, _EMPTY, None) for condition in OF_CONFIG}
+    answers = tuple(known.values())
     rows = _rows.get(answers)
     if rows is None:
-        rows = _rows[answers] = _indexed(TABLE, dict(zip(OF_CONFIG, answers, strict=True)))
+        rows = _rows[answers] = _indexed(TABLE, known)
     return rows
 
 

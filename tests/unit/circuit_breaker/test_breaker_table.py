@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,6 +112,18 @@ def test_each_state_and_event_has_a_row_for_all_other_cases_and_it_is_the_last()
         conditions = [condition for _, _, condition, _, _ in rows]
         assert conditions.count(always) == 1, place
         assert conditions[-1] is always, place
+
+
+def test_machines_whose_settings_ask_for_the_same_rows_share_them() -> None:
+    Machine(CONFIGS["limited"])
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        machines = [Machine(CONFIGS["one of each"]) for _ in range(10)]
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / len(machines) < 1000  # bytes; rows of its own take 10,000
 
 
 def test_the_table_names_only_states_and_events_that_there_are() -> None:
