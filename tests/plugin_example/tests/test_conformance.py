@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TestSQLite(StorageConformance):
-    kit = "1"
+    kit = "2"
     quick = os.environ.get("QUICK") == "1"
 
     @pytest.fixture
