@@ -305,14 +305,27 @@ def _sleep(ports: Ports, seconds: float, left: float, *, patient: bool) -> Reque
     yield sleep, (max(0.0, min(seconds, left / 2)),)
 
 
+def load(cell: Cell, clock: SharedClock, deadline: float) -> Requests[View]:
+    """Load the record, and take it over; once more, if the first answer of a server tells its time too roughly.
+
+    :raises StorageError: as the hook and `Cell.adopt` raise it.
+    :raises ValueError: the record is damaged.
+    """
+    now = clock.monotonic()
+    view = cell.adopt((yield cell.ports.load, (cell.key, _left(deadline, now))), now)
+    if clock.is_rough:
+        now = clock.monotonic()
+        view = cell.adopt((yield cell.ports.load, (cell.key, _left(deadline, now))), now)
+    return view
+
+
 def _read_ahead(cell: Cell, before: View, done: Committed, clock: SharedClock, deadline: float) -> Requests[None]:
     """Take over what others committed before the lock is taken: to read and decode it is half of what is done under it.
 
     What is damaged is met again under the lock, and seen to there.
     """
-    now = clock.monotonic()
     try:
-        view = cell.adopt((yield cell.ports.load, (cell.key, _left(deadline, now))), now)
+        view = yield from load(cell, clock, deadline)
     except (StorageCorrupt, ValueError):
         return
     _compare(before, view, done)
@@ -392,9 +405,8 @@ def _refresh(
     """
     key, ports, before = cell.key, cell.ports, cell.view
     was_agreed = clock.is_agreed
-    now = clock.monotonic()
     try:
-        view = cell.adopt((yield ports.load, (key, _left(deadline, now))), now)
+        view = yield from load(cell, clock, deadline)
     except (StorageCorrupt, ValueError) as damage:
         yield ports.discard, (key, str(damage), _left(deadline, clock.monotonic()))
         now = clock.monotonic()

@@ -10,7 +10,7 @@ from _thread import RLock
 
 from resilience.awaiting import in_thread, is_asyncio, shielded
 from resilience.cell import NEVER, Cell, Memo, View
-from resilience.commit import Committed, Outrun, adrive, commit, drive, perform
+from resilience.commit import Committed, Outrun, adrive, commit, drive, load, perform
 from resilience.errors import (
     PolicyRejected,
     ResilienceError,
@@ -667,11 +667,9 @@ class Engine:
     def _look(self, cell: Cell, deadline: float) -> Requests[View]:
         """Load unless current."""
         view = cell.view
-        now = self._clock.monotonic()
-        if view is not None and view.is_fresh(now, self._max_staleness):
+        if view is not None and view.is_fresh(self._clock.monotonic(), self._max_staleness):
             return view
-        snapshot = yield cell.ports.load, (cell.key, max(0.0, deadline - now))
-        loaded = cell.adopt(snapshot, now)
+        loaded = yield from load(cell, self._clock, deadline)
         regression = loaded.regression(view)
         if regression is not None:
             name, data = regression

@@ -390,7 +390,7 @@ def test_variables_have_one_name_for_both_schemes(postgres_server: PostgresServe
         assert "durable" not in runtime.opened.ports.capabilities
         assert runtime.opened.ports.load(KEY, 5).version is None
         runtime.close()
-    with pytest.raises(ConfigurationError, match="did you mean RESILIENCE_POSTGRES__PUSH"):
+    with pytest.raises(ConfigurationError, match="write RESILIENCE_POSTGRES__PUSH"):
         _ = Runtime(environ={"RESILIENCE_STORAGE": url + "ql:", "RESILIENCE_POSTGRESQL__PUSH": "no"}).opened
 
 

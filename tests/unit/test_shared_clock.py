@@ -65,11 +65,15 @@ class Client:
         self.server = server
         self.delays = (0.0, 0.0)
         """Seconds until a request arrives, and until its answer is back."""
+        self.connecting = 0.0
+        """Seconds that the first request takes longer to arrive."""
+        self.loads = 0
         self.nonsense: Any = None
 
     def _answer(self, snapshot: Snapshot) -> Snapshot:
         going, coming = self.delays
-        self.server.advance(going)
+        self.server.advance(going + self.connecting)
+        self.connecting = 0.0
         time = self.server.clock.wall() if self.server.tells_time else None
         self.server.advance(coming)
         if self.server.is_down:
@@ -78,6 +82,7 @@ class Client:
 
     @hookimpl
     def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        self.loads += 1
         return self._answer(self.server.memory.resilience_load(key, timeout))
 
     @hookimpl
@@ -212,6 +217,37 @@ class TestMachinesThatAreOff:
         behind.breaker.record_failure()
         behind.breaker.record_failure()
         assert behind.breaker.status().state is CircuitState.OPEN
+
+    @pytest.mark.parametrize("way", ["called", "recorded", "awaited"])
+    def test_however_long_it_took_to_connect(self, server: Server, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+        if way == "awaited":
+            monkeypatch.setattr(Machine, "client_type", AwaitedClient)
+        machine = server.machine(-3 * HOURS)
+        machine.client.connecting = 0.8
+        if way == "called":
+            machine.fail()
+        elif way == "recorded":
+            machine.breaker.record_failure()
+        else:
+
+            async def failing() -> None:
+                raise KeyError("the dependency")
+
+            with pytest.raises(KeyError):
+                asyncio.run(machine.breaker.acall(failing))
+        assert server.machine().breaker.status().opened_at == server.clock.wall()
+
+    @pytest.mark.parametrize(("takes", "loads"), [(0.009, 1), (0.011, 2)])
+    def test_the_record_is_asked_for_twice_where_the_first_answer_took_long(
+        self, server: Server, takes: float, loads: int
+    ) -> None:
+        machine = server.machine()
+        machine.client.delays = (takes, 0.0)
+        machine.call()
+        assert machine.client.loads == loads
+        server.advance(2)
+        machine.call()
+        assert machine.client.loads == loads + 1
 
     def test_so_is_a_success(self, server: Server) -> None:
         behind = server.machine(-3 * HOURS, window="time", failure_threshold=2)
