@@ -1,4 +1,4 @@
-"""A server that hangs or is gone: what the first call pays, and those after it."""
+"""A server that hangs or is gone: what the first call pays, and those after it; how many failing calls get through."""
 
 from __future__ import annotations
 
@@ -21,6 +21,35 @@ def outage(call: Callable[[], object], stop: Callable[[], object], following: in
     time.sleep(1.1)  # whatever was known of the state before is not trusted any more
     taken = [_timed(call) for _ in range(following + 1)]
     return {"first": taken[0], "following": statistics.median(taken[1:] or taken)}
+
+
+CALLS = 50
+THRESHOLD = 3
+
+
+class Failing:
+    """What is protected: it fails, and counts how often it was called."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> None:
+        """Fail."""
+        self.calls += 1
+        raise OSError
+
+
+def reached(protect: Callable[..., Callable[[], object]], url: str, stop: Callable[[], object]) -> int:
+    """Count how many of `CALLS` failing calls get through a breaker of this `THRESHOLD` whose server is gone.
+
+    :param protect: of a module of `benchmarks.contenders`.
+    """
+    failing = Failing()
+    call = protect(url, "reached", failing.__call__, threshold=THRESHOLD)
+    stop()
+    for _ in range(CALLS):
+        _timed(call)
+    return failing.calls
 
 
 def _timed(call: Callable[[], object]) -> float:

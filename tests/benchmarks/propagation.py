@@ -23,21 +23,23 @@ def measure(bench: Bench) -> dict[str, Any]:
     return propagation((bench.folder / "state").as_uri(), bench.of(300, 40))
 
 
-def propagation(url: str, rounds: int, work: float = 0.0) -> dict[str, Any]:
+def propagation(url: str, rounds: int, work: float = 0.0, environ: dict[str, str] | None = None) -> dict[str, Any]:
     """Open a breaker again and again while another process calls through it.
 
     :param work: seconds that each call waits for what it protects; without, it computes all the time, and no other
         thread of that process gets the interpreter unless Python switches.
-    :return: seconds from the return of the call that opened to the first rejection elsewhere, `p50` and `p99`; and
-        `let_in`, the calls that began after that return and were let in.
+    :param environ: the variables that both are made with.
+    :return: seconds from the return of the call that opened to the first rejection elsewhere, `p50`, `p99` and `worst`;
+        and `let_in`, the calls that began after that return and were let in.
     """
     ours, theirs = CONTEXT.Pipe()
-    other = CONTEXT.Process(target=_call_until_rejected, args=(theirs, url, work))
+    environ = environ or {}
+    other = CONTEXT.Process(target=_call_until_rejected, args=(theirs, url, work, environ))
     other.start()
     theirs.close()
     delays: list[float] = []
     let_in = 0
-    with Runtime(storage=url, environ={}) as runtime:
+    with Runtime(storage=url, environ=environ) as runtime:
         breaker = CircuitBreaker("propagated", failure_threshold=1, reset_timeout=100_000, runtime=runtime)
         for _ in range(rounds):
             breaker.close()
@@ -51,11 +53,17 @@ def propagation(url: str, rounds: int, work: float = 0.0) -> dict[str, Any]:
             let_in += sum(each > opened for each in begun)
         ours.send("end")
         other.join()
-    return {"rounds": rounds, "p50": quantile(delays, 0.5), "p99": quantile(delays, 0.99), "let_in": let_in}
+    return {
+        "rounds": rounds,
+        "p50": quantile(delays, 0.5),
+        "p99": quantile(delays, 0.99),
+        "worst": max(delays),
+        "let_in": let_in,
+    }
 
 
-def _call_until_rejected(pipe: Connection, url: str, work: float) -> None:
-    with Runtime(storage=url, environ={}) as runtime:
+def _call_until_rejected(pipe: Connection, url: str, work: float, environ: dict[str, str]) -> None:
+    with Runtime(storage=url, environ=environ) as runtime:
         breaker = CircuitBreaker("propagated", failure_threshold=1, reset_timeout=100_000, runtime=runtime)
         call: Callable[[], object] = breaker(partial(time.sleep, work) if work else time.monotonic)
         while pipe.recv() == "call":

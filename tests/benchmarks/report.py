@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.outage import CALLS, THRESHOLD
 from benchmarks.targets import duration, rounded, rows
 
 if TYPE_CHECKING:
@@ -132,7 +133,9 @@ def many(results: Results) -> str:
 def servers(results: Results) -> str:
     """Make the table of all contenders on one Redis, and of ours on a PostgreSQL."""
     found = results["servers"]
-    calls, trips, released, gone = (found[what] for what in ("calls", "trips", "released", "outage"))
+    calls, trips, released, gone, reached = (
+        found[what] for what in ("calls", "trips", "released", "outage", "reached")
+    )
     names = {
         "resilience_redis": "**resilience, Redis**",
         "resilience_postgres": "**resilience, PostgreSQL**",
@@ -141,7 +144,15 @@ def servers(results: Results) -> str:
         "interlock_redis": "interlock-cb, Redis",
     }
     return _table(
-        ("", "closed call", "asks the server", "failure", "let in at half-open", "first call without the server"),
+        (
+            "",
+            "closed call",
+            "asks the server",
+            "failure",
+            "let in at half-open",
+            "first call without the server",
+            f"of {CALLS} failing ones without it, at a threshold of {THRESHOLD}, get through",
+        ),
         (
             (
                 label,
@@ -150,6 +161,7 @@ def servers(results: Results) -> str:
                 duration(calls["failure"][name]),
                 f"{max(released[name]['let_in'])} of {released[name]['processes']}" if name in released else "–",
                 duration(gone[name]["first"]) if name in gone else "–",
+                f"{reached[name]}" if name in reached else "–",
             )
             for name, label in names.items()
         ),

@@ -16,7 +16,8 @@ from benchmarks.bench import HERE
 from benchmarks.crowd import crowd, summary
 from benchmarks.harness import race
 from benchmarks.jobs import work
-from benchmarks.outage import outage
+from benchmarks.outage import outage, reached
+from benchmarks.prober import killed_prober
 from benchmarks.propagation import propagation
 from benchmarks.released import released
 from servers.postgres_server import PostgresServer
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SIZE = 8
 RIVALS = ("pybreaker_redis", "purgatory_redis", "interlock_redis")
+FAILURES = 500
+"""Failing calls, of which none opens the breaker."""
 WORK = 0.0005
 """Seconds that a call waits for what it protects, where it does."""
 DURABLE = ("fsync=on", "synchronous_commit=on")
@@ -61,8 +64,17 @@ def measure(bench: Bench) -> dict[str, Any]:
                 for server, url in (("redis", redis.url), ("postgres", durable.url()))
                 for name, work in ((server, 0.0), (f"{server}, waiting", WORK))
             },
+            "without push": {
+                "redis": propagation(redis.url, bench.of(5, 2), environ={"RESILIENCE_REDIS__PUSH": "0"}),
+                "postgres": propagation(durable.url(), bench.of(5, 2), environ={"RESILIENCE_POSTGRES__PUSH": "0"}),
+            },
+            "prober": {
+                "redis": killed_prober(redis.url, bench.of(5, 1)),
+                "postgres": killed_prober(durable.url(), bench.of(5, 1)),
+            },
             "released": _released(bench, redis.url),
             "outage": _outages(redis),
+            "reached": _reached(redis),
         }
 
 
@@ -80,7 +92,7 @@ def _calls(bench: Bench, redis: str, postgres: str) -> dict[str, dict[str, float
 
 
 def _trips(redis: RedisServer, postgres: PostgresServer) -> dict[str, dict[str, float]]:
-    """How often a server is asked for one call: all closed, and with one failure in a hundred."""
+    """How often a server is asked for one call: all closed, with one failure in a hundred, and all failing."""
     found: dict[str, dict[str, float]] = {}
 
     def asked() -> int:
@@ -90,6 +102,7 @@ def _trips(redis: RedisServer, postgres: PostgresServer) -> dict[str, dict[str, 
         found[name] = {
             "closed": _asked_by_a_call(name, redis.url, asked, 0),
             "failing": _asked_by_a_call(name, redis.url, asked, 100),
+            "failure": _asked_by_a_call(name, redis.url, asked, 1, FAILURES),
         }
 
     def stated() -> int:
@@ -103,6 +116,7 @@ def _trips(redis: RedisServer, postgres: PostgresServer) -> dict[str, dict[str, 
     found["resilience_postgres"] = {
         "closed": _asked_by_a_call("resilience_redis", postgres.url(), stated, 0),
         "failing": _asked_by_a_call("resilience_redis", postgres.url(), stated, 100),
+        "failure": _asked_by_a_call("resilience_redis", postgres.url(), stated, 1, FAILURES),
     }
     return found
 
@@ -114,7 +128,7 @@ def _about(redis: RedisServer, section: str) -> dict[str, Any]:
 
 
 def _asked_by_a_call(contender: str, url: str, asked: Callable[[], int], one_in: int, calls: int = 2_000) -> float:
-    """Count what a server is asked; with `one_in`, of that many calls one fails."""
+    """Count what a server is asked for a call; with `one_in`, of that many calls one fails."""
     number = 0
 
     def sometimes() -> None:
@@ -125,7 +139,10 @@ def _asked_by_a_call(contender: str, url: str, asked: Callable[[], int], one_in:
 
     call = _protect(contender)(url, f"{contender} trips {one_in}", sometimes, threshold=1_000)
     for _ in range(10):
-        call()
+        try:
+            call()
+        except OSError:
+            continue
     before = asked()
     asking = asked() - before
     before += asking
@@ -163,6 +180,14 @@ def _outages(redis: RedisServer) -> dict[str, dict[str, float]]:
         redis.clear()
         protect = ours if name == "resilience_redis" else _protect(name)
         found[name] = outage(protect(redis.url, "gone", work), redis.kill, many if protect is ours else 1)
+    return found
+
+
+def _reached(redis: RedisServer) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in ("resilience_redis", *RIVALS):
+        redis.clear()
+        found[name] = reached(_protect(name), redis.url, redis.kill)
     return found
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.outage import CALLS, THRESHOLD
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -201,6 +203,18 @@ def _servers(found: Results) -> Iterator[Row]:
         yield Row(what, "", f"{asked:.3f}", beside, f"{asked:.3f}", "≤ 0.05", asked <= 0.05)
         ours = calls[f"resilience_{server}"]
         yield _at_most(f"{label}: closed call", "", ours, 1.5, "on files", calls["resilience"])
+        asked = trips[f"resilience_{server}"]["failure"]
+        beside = f"pybreaker {trips['pybreaker_redis']['failure']:.2f}" if server == "redis" else ""
+        what, most = f"{label}: questions to the server by committed failure", {"redis": 2, "postgres": 1}[server]
+        yield Row(
+            what,
+            "",
+            f"{asked:.2f}",
+            beside,
+            f"{asked:.2f}",
+            f"≤ {most}, and {NOISE:.0%} for the listener's",
+            asked <= most + NOISE,
+        )
     for server, least, slowest in (
         ("redis", 6_000, 0.050),
         ("postgres, fsync", 700, None),
@@ -214,6 +228,15 @@ def _servers(found: Results) -> Iterator[Row]:
         )
         yield _limit(f"{what}: half of {opened['rounds']} times within", "", opened["p50"], 0.001)
         yield _limit(f"{what}: 99 of 100 within", "", opened["p99"], 0.010)
+    for server, opened in found["without push"].items():
+        what = f"{SERVERS[server]}, without push: opened here, rejected there, the longest of {opened['rounds']} times"
+        yield _late(what, opened["worst"], STALENESS)
+    for server, probed in found["prober"].items():
+        what = f"{SERVERS[server]}: the permit of a killed prober is another's, the longest of {probed['rounds']} times"
+        yield _late(what, probed["worst"], probed["permit_timeout"])
+        closed = f"{probed['closed']} of {probed['rounds']}"
+        what = f"{SERVERS[server]}: the breaker closed after that"
+        yield Row(what, "", closed, "", closed, "each time", probed["closed"] == probed["rounds"])
     released = found["released"]["resilience_redis"]
     most = max(released["let_in"])
     exactly = set(released["let_in"]) == {1}
@@ -222,22 +245,29 @@ def _servers(found: Results) -> Iterator[Row]:
     yield Row(what, "", f"{min(released['let_in'])} to {most}", beside, f"{most}", "exactly 1", exactly)
     outage = found["outage"]
     first = max(outage["resilience_redis"]["first"], outage["resilience_redis, hung"]["first"])
-    most_of_first = 0.25
-    yield Row(
-        "Redis gone or hung: the first call pays",
-        "",
-        duration(first),
-        f"pybreaker, gone {duration(outage['pybreaker_redis']['first'])}",
-        duration(first),
-        f"≤ {duration(most_of_first)}, and {NOISE:.0%} for noise",
-        first <= most_of_first * (1 + NOISE),
-    )
+    beside = f"pybreaker, gone {duration(outage['pybreaker_redis']['first'])}"
+    yield _late("Redis gone or hung: the first call pays", first, 0.25, beside)
     following = max(outage["resilience_redis"]["following"], outage["resilience_redis, hung"]["following"])
     what = "the following calls, half of them"
     yield _at_most(what, "", following, 1.2, "in memory", outage["resilience_memory"]["following"])
+    reached = found["reached"]
+    beside = ", ".join(
+        f"{name.partition('_')[0]} {count}" for name, count in reached.items() if "resilience" not in name
+    )
+    ours = reached["resilience_redis"]
+    what = f"Redis gone: of {CALLS} failing calls, with a threshold of {THRESHOLD}, reach what is protected"
+    yield Row(what, "", f"{ours}", beside, f"{ours}", f"{THRESHOLD}", ours == THRESHOLD)
+
+
+def _late(what: str, figure: float, most: float, beside: str = "") -> Row:
+    """Hold a duration against a time-out, after which somebody has to wake."""
+    said, limit = duration(figure), f"≤ {duration(most)}, and {NOISE:.0%} for noise"
+    return Row(what, "", said, beside, said, limit, figure <= most * (1 + NOISE))
 
 
 SERVERS = {"redis": "Redis", "postgres": "PostgreSQL"}
+STALENESS = 1.0
+"""`max_staleness` by default, in seconds."""
 
 
 def _crowded(server: str, found: Results, least: float, slowest: float | None) -> Iterator[Row]:
