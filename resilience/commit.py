@@ -306,17 +306,13 @@ def _sleep(ports: Ports, seconds: float, left: float, *, patient: bool) -> Reque
 
 
 def load(cell: Cell, clock: SharedClock, deadline: float) -> Requests[View]:
-    """Load the record, and take it over; once more, if the first answer of a server tells its time too roughly.
+    """Load the record, and take it over.
 
     :raises StorageError: as the hook and `Cell.adopt` raise it.
     :raises ValueError: the record is damaged.
     """
     now = clock.monotonic()
-    view = cell.adopt((yield cell.ports.load, (cell.key, _left(deadline, now))), now)
-    if clock.is_rough:
-        now = clock.monotonic()
-        view = cell.adopt((yield cell.ports.load, (cell.key, _left(deadline, now))), now)
-    return view
+    return cell.adopt((yield cell.ports.load, (cell.key, _left(deadline, now))), now)
 
 
 def _read_ahead(cell: Cell, before: View, done: Committed, clock: SharedClock, deadline: float) -> Requests[None]:

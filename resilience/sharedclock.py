@@ -9,8 +9,8 @@ Nearly every call reads this clock.  So it is here that a process finds a moment
 told (see `resilience.Word`), which costs a comparison.
 
 A process knows the time to within what its best answer took, plus twice `MOST_DRIFT` for each second since; two of them
-agree to within the sum.  On a network within one place that is a few milliseconds, from the first decision on: where
-the first answer took long, as a connection had to be made for it, the record is asked for once more.
+agree to within the sum.  On a network within one place that is a few milliseconds.  The first answer may take most of a
+second, as a connection has to be made for it; then the server told its time near the end, which is what is taken.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ WELL_SET = 1.0
 TELL_EVERY = 3600.0
 """Seconds after which a clock that is still off is told again."""
 
-ROUGH = 0.010
-"""Seconds that the first answer took, beyond which it is rough: it had to connect."""
+BACK = 0.020
+"""Seconds that an answer takes back at most, where nothing else is known: what takes longer is to get there."""
 
 LOOK_EVERY = 0.0005
 """Seconds after which the next who reads the time looks what was told."""
@@ -61,7 +61,6 @@ class SharedClock:
         "_told_at",
         "draw",
         "is_agreed",
-        "is_rough",
         "monotonic",
         "off_by",
         "wall",
@@ -76,8 +75,6 @@ class SharedClock:
         """Wall-clock seconds.  Another function once a server has told its time; no call pays for it before."""
         self.is_agreed = False
         """Whether a server has told its time."""
-        self.is_rough = False
-        """Whether the only answer that told it took so long that one more is worth the time that it takes."""
         self.off_by: float | None = None
         """Seconds by which the machine's clock is ahead of the server's, until somebody has told it."""
         self._offset = 0.0
@@ -117,10 +114,9 @@ class SharedClock:
             if low <= most + drift and least - drift <= high:
                 low, high = max(low, least - drift), min(high, most + drift)
             # Else the server's clock was set, or it is another server: what was known before says nothing any more.
-        self.is_rough = not self.is_agreed and high - low > ROUGH
         self._bounds = low, high, received
         if not (self.is_agreed and low <= self._offset <= high):
-            self._offset = (low + high) / 2
+            self._offset = low + min((high - low) / 2, BACK)
         if not self.is_agreed:
             self.wall = self._agreed
             self.is_agreed = True
