@@ -1,6 +1,11 @@
 """Connections to one database file: for any number of threads, never taken across a fork, never to a file that is gone.
 
 An error closes its connection: what is given back is at rest, with no transaction and no statement under way.
+
+None may be open where the process forks.  SQLite remembers in its memory which locks a process holds; a child has that
+memory and not the locks, so also a connection that it opens by itself would be one that others do not see, and the last
+of these to close would take the log away from under it.  So before a fork all are closed, and a moment is waited for
+those that are in use.
 """
 
 from __future__ import annotations
@@ -8,7 +13,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import contextmanager
+from threading import Condition
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -27,7 +34,13 @@ CREATE TABLE IF NOT EXISTS set_aside (
 """
 
 _inherited: list[sqlite3.Connection] = []
-"""Of our parent process: SQLite forbids to use them here, and to close them."""
+"""Of our parent process, where they were in use all the time: SQLite forbids to use them here, and to close them."""
+
+_AT_REST = 1.0
+"""Seconds for which a fork waits at most for those who use a connection; a statement takes milliseconds."""
+
+_no_fork = Condition()
+"""Held by who forks, from before until after: nobody opens a connection meanwhile."""
 
 
 class Connections:
@@ -42,6 +55,9 @@ class Connections:
         self._synchronous = synchronous
         self._process = os.getpid()
         self._idle: list[tuple[sqlite3.Connection, tuple[int, int]]] = []
+        self._in_use = 0
+        with _no_fork:
+            _all.add(self)
 
     @contextmanager
     def one(self) -> Generator[sqlite3.Connection]:
@@ -50,13 +66,26 @@ class Connections:
         :raises OSError: the file or its folder cannot be reached.
         :raises sqlite3.Error: of SQLite.
         """
-        connection, file = self._take()
+        with _no_fork:
+            self._leave_the_parent_s()
+            self._in_use += 1
         try:
-            yield connection
-        except BaseException:
-            connection.close()
-            raise
-        self._idle.append((connection, file))
+            connection, file = self._take()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            self._idle.append((connection, file))
+        finally:
+            with _no_fork:
+                self._in_use -= 1
+                _no_fork.notify_all()
+
+    @property
+    def are_in_use(self) -> bool:
+        """Whether somebody has borrowed one."""
+        return self._in_use > 0
 
     def close(self) -> None:
         """Close those that nobody is using; the next use opens anew."""
@@ -65,7 +94,6 @@ class Connections:
             self._idle.pop()[0].close()
 
     def _take(self) -> tuple[sqlite3.Connection, tuple[int, int]]:
-        self._leave_the_parent_s()
         while True:
             try:
                 connection, file = self._idle.pop()
@@ -80,7 +108,7 @@ class Connections:
     def _leave_the_parent_s(self) -> None:
         if self._process != os.getpid():
             _inherited.extend(connection for connection, _ in self._idle)
-            self._idle, self._process = [], os.getpid()
+            self._idle, self._process, self._in_use = [], os.getpid(), 0
 
     def _file(self) -> tuple[int, int]:
         try:
@@ -101,3 +129,17 @@ class Connections:
             connection.close()
             raise
         return connection
+
+
+_all: WeakSet[Connections] = WeakSet()
+
+
+def _before_fork() -> None:
+    _no_fork.acquire()
+    _no_fork.wait_for(lambda: not any(each.are_in_use for each in _all), _AT_REST)
+    for each in _all:
+        each.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
