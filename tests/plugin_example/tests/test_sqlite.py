@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import sqlite3
 import warnings
 from importlib.metadata import entry_points
@@ -25,6 +25,7 @@ from resilience import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.synchronize import Event
     from pathlib import Path
 
 KEY = Key("test", "one")
@@ -145,28 +146,27 @@ def test_a_conflict_brings_what_is_stored(storage: SQLiteStorage) -> None:
     assert caught.value.current.version == saved.version
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody forks here")
+def at_work(storage: SQLiteStorage, go_on: Event, is_at_work: Event) -> None:
+    version = storage.resilience_load(KEY, 1.0).version
+    is_at_work.set()
+    go_on.wait(10)
+    storage.resilience_save(KEY, b"of the child", version, None, 1.0)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nobody forks here")
 def test_a_child_has_its_own_share_in_the_log(storage: SQLiteStorage) -> None:
     """Else the log goes with the last connection of the parent, while the child writes to it."""
     storage.resilience_save(KEY, b"of the parent", None, None, 1.0)
-    go_on, at_work = os.pipe(), os.pipe()
+    fork = multiprocessing.get_context("fork")
+    go_on, is_at_work = fork.Event(), fork.Event()
+    child = fork.Process(target=at_work, args=(storage, go_on, is_at_work))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # other tests have threads, which the child does not need
-        child = os.fork()
-    if child == 0:
-        try:
-            version = storage.resilience_load(KEY, 1.0).version
-            os.write(at_work[1], b"1")
-            os.read(go_on[0], 1)
-            storage.resilience_save(KEY, b"of the child", version, None, 1.0)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    os.read(at_work[0], 1)
+        child.start()
+    assert is_at_work.wait(10)
     storage.resilience_load(KEY, 1.0)
     storage.close()
-    os.write(go_on[1], b"1")
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    for end in (*go_on, *at_work):
-        os.close(end)
+    go_on.set()
+    child.join(10)
+    assert child.exitcode == 0
     assert storage.resilience_load(KEY, 1.0).payload == b"of the child"
