@@ -162,8 +162,9 @@ def check_fair_share(subject: Subject) -> None:
     )
 
 
-BUSY = 3.0
-"""Processes that want to run, for each processor: with more of them, uneven shares may be the machine's."""
+BUSY = 2.0
+"""Processes that want to run, for each processor: with more of them, uneven shares may be the machine's.  The four of
+this check run too shortly to be seen in an average over a minute."""
 
 
 def _much_else_to_do() -> str:
