@@ -261,7 +261,7 @@ class Guard:
 
         make = _maker_of_manager(function)
         if make is not None:  # it returns before its block begins
-            return functools.update_wrapper(make(self(function.__wrapped__)), function)  # type: ignore[attr-defined,return-value]  # `contextmanager` keeps it
+            return functools.update_wrapper(make(self(function.__wrapped__)), function)  # type: ignore[attr-defined,return-value]  # `contextlib` sets it
         target: Any = function
         while isinstance(target, functools.partial):
             target = target.func

@@ -70,15 +70,6 @@ FAILURES_IN_A_ROW = 3
 LEAST_RESET_TIMEOUT_MAX = 600.0
 """`reset_timeout_max` is the longer of these seconds and `reset_timeout`, unless it is set."""
 
-FEW_GATHERED = 64
-"""So many reports a process gathers at most, and with a window of calls at most a tenth of it."""
-
-MOST_GATHERED = 1024
-"""So many it gathers at most where the window holds so many calls that they change nothing."""
-
-SHARE_GATHERED = 128
-"""Of so many calls in the window one is gathered at most, where that is more than a few."""
-
 NEVER = 10**15
 """A number of failures that is never reached."""
 

@@ -7,16 +7,7 @@ import sys
 from resilience.errors import ConfigurationError
 from resilience.policy import FAILURE, FOREVER, NEUTRAL, SUCCESS
 from resilience_circuit_breaker._codec import decode, dumps, encode
-from resilience_circuit_breaker._config import (
-    BOUNDS,
-    FEW_GATHERED,
-    MOST_GATHERED,
-    SHARE_GATHERED,
-    CircuitBreakerConfig,
-    checked,
-    mro,
-    resolve,
-)
+from resilience_circuit_breaker._config import BOUNDS, CircuitBreakerConfig, checked, mro, resolve
 from resilience_circuit_breaker._errors import Rejection
 from resilience_circuit_breaker._state import (
     CLOSED,
@@ -55,6 +46,15 @@ KIND = "circuit_breaker"
 LEAST_KEPT = 3600.0
 """Seconds that a closed record is kept at least after what it tells of.  A record that is born again begins at epoch 0;
 were it dropped sooner, a failure of a call that is still under way would belong to an epoch that nobody knows."""
+
+FEW_GATHERED = 64
+"""So many reports a process gathers at most, and with a window of calls at most a tenth of it."""
+
+MOST_GATHERED = 1024
+"""So many it gathers at most where the window holds so many calls that they change nothing."""
+
+SHARE_GATHERED = 128
+"""Of so many calls in the window one is gathered at most, where that is more than a few."""
 
 _MOST_JUDGED = 256
 """Exception classes whose judgement is remembered."""

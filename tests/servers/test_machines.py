@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +12,7 @@ import pytest
 from processes.support import Crowd
 
 from resilience import CircuitBreaker, CircuitOpenError, Runtime
+from resilience.testing import wait_until
 
 if TYPE_CHECKING:
     from servers.proxy import Proxy
@@ -68,11 +68,8 @@ def look(place: Place) -> Seen:
 
 def come_back(place: Place) -> Seen:
     """Look until the server is there again."""
-    end = time.monotonic() + 30
-    while (seen := look(place)).is_degraded:
-        assert time.monotonic() < end, "the server is still not there"
-        time.sleep(0.02)
-    return seen
+    wait_until(lambda: not look(place).is_degraded, "the return of the server", 30)
+    return look(place)
 
 
 def told(home: str) -> list[str]:

@@ -6,12 +6,14 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from processes.support import Crowd, breaker
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Runtime
+from resilience.testing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,6 +136,10 @@ def ask(url: str, name: str) -> bool:
     return True
 
 
+def is_half_open(guarded: CircuitBreaker) -> bool:
+    return guarded.status().state == CircuitState.HALF_OPEN
+
+
 def test_one_probe_is_let_in_of_all_that_ask_at_once(crowd: Crowd, redis_server: RedisServer) -> None:
     crowd.run(ask, redis_server.url, "warm")
     for number in range(20):
@@ -144,8 +150,7 @@ def test_one_probe_is_let_in_of_all_that_ask_at_once(crowd: Crowd, redis_server:
             while guarded.status().retry_after:
                 time.sleep(0.005)
             assert crowd.run(ask, redis_server.url, name).count(True) == 1
-            while guarded.status().state != CircuitState.HALF_OPEN:  # it hears of that, sooner or later
-                time.sleep(0.005)
+            wait_until(partial(is_half_open, guarded), "the news of the probe")
             assert guarded.status().permits_in_use == 1
 
 

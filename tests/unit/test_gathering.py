@@ -99,6 +99,10 @@ def commits(breaker: CircuitBreaker) -> int:
     return 0 if version is None else int(version.partition("@")[0])
 
 
+def owed_by_nobody() -> Owed:
+    return Owed(cell=None, now=0.0)  # type: ignore[arg-type]  # whose it is matters where it is committed
+
+
 def forks() -> None:
     """Fork a child that ends."""
     with warnings.catch_warnings():
@@ -417,7 +421,7 @@ class TestThreads:
 
     def test_each_is_counted_once_while_rows_are_committed_and_closed(self) -> None:
         """Eight threads race for tickets; who takes the last one, or finds none, takes all out."""
-        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]  # nothing is committed
+        owed = owed_by_nobody()
         kinds = [Report(0.0, 0, "success", 0.0, epoch, None, None) for epoch in range(3)]
         taken: list[list[Any]] = []
 
@@ -494,7 +498,7 @@ class TestRows:
     def test_those_of_the_same_bucket_and_epoch_are_alike(
         self, at: float, epoch: int, edge: float, limit: int, *, is_shared: bool
     ) -> None:
-        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]  # nothing is committed
+        owed = owed_by_nobody()
         first = owed.enter(Row(Report(1.0, 0, "success", 1.0, 1, None, None), 6.0, 64))
         assert next(first.tickets)
         second = owed.enter(Row(Report(at, 0, "success", at, epoch, None, None), edge, limit))
@@ -504,21 +508,21 @@ class TestRows:
         assert counts == [2] if is_shared else [1, 1]
 
     def test_one_that_nobody_was_gathered_in_leaves_nothing(self) -> None:
-        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]  # nothing is committed
+        owed = owed_by_nobody()
         owed.enter(Row(Report(1.0, 0, "success", 1.0, 1, None, None), 6.0, 64))
         other = Report(2.0, 0, "success", 2.0, 2, None, None)
         assert owed.gather(other, 6.0, 64)
         assert owed.take(5.0) == [other]
 
     def test_one_is_due_when_its_time_is_up_if_somebody_was_gathered_in_it(self) -> None:
-        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]  # nothing is committed
+        owed = owed_by_nobody()
         row = owed.enter(Row(Report(1.0, 0, "success", 1.0, 1, None, None), 6.0, 64))
         assert (bool(owed), row.count(), owed.is_due(5.0, 1.0, 0)) == (False, 0, False)
         assert next(row.tickets)
         assert (bool(owed), row.count(), owed.is_due(5.0, 1.0, 0)) == (True, 1, True)
 
     def test_what_is_owed_is_committed_before_what_was_gathered(self) -> None:
-        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]  # nothing is committed
+        owed = owed_by_nobody()
         failure = Report(1.0, 0, "failure", 1.0, 1, None, None)
         success = Report(2.0, 0, "success", 2.0, 1, None, None)
         owed.owe(failure)
@@ -1048,7 +1052,7 @@ class TestInterrupted:
                 found.extend((owed.take(5.0), owed.gather(other, 6.0, 64), [*owed.enter(Row(other, 6.0, 64)).tickets]))
                 return super().copy(count)
 
-        owed = Owed(cell=None, now=0.0)  # type: ignore[arg-type]  # nothing is committed
+        owed = owed_by_nobody()
         row = owed.enter(Row(Interrupted(1.0, 0, "success", 1.0, 1, None, None), 6.0, 64))
         assert next(row.tickets)
         assert [event.count for event in owed.take(5.0)] == [1]
