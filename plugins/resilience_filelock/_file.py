@@ -37,7 +37,7 @@ from resilience_filelock._record import (
     encode_slot,
     number_of,
 )
-from resilience_filelock._system import OPEN_FLAGS, open_kept, pread, pwrite, sync, write_all
+from resilience_filelock._system import OPEN_FLAGS, open_kept, pread, pwrite, sync, sync_folder, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ class RecordFile:
         "_identity",
         "_mapping",
         "_mode",
+        "_placed",
         "capacity",
         "checked",
         "fault",
@@ -170,6 +171,7 @@ class RecordFile:
         self._descriptor = descriptor
         self._mapping: mmap | None = None
         self._mode = mode
+        self._placed = False
         self.fd = descriptor.number
         self.path = path
         self.key = key
@@ -328,7 +330,10 @@ class RecordFile:
             write_all(fd, data[written:], offset + written)
         durable = mode.durable
         if durable:
-            sync(fd)
+            if not self._placed:
+                self.place()
+            if number == 1:
+                sync(fd)  # else a slot that is torn beside a head that is not leaves the one before it, see `_recover`
         head = number | number % PRIME << NUMBER_BITS  # `word_of`, in line
         try:
             pwrite(fd, pack_head(head), HEAD_OFFSET)
@@ -351,6 +356,18 @@ class RecordFile:
         snapshot.time = None
         self.last = (head, number + 1, snapshot)
         return snapshot
+
+    def place(self) -> None:
+        """Bring the names of the file and of its folder to the disk, before a commit in it is to survive all.
+
+        Whoever made the file, or put it in the place of another one, may have been killed before he did.
+
+        :raises OSError: it cannot be done.
+        """
+        folder = os.path.dirname(self.path)
+        sync_folder(folder)
+        sync_folder(os.path.dirname(folder))
+        self._placed = True
 
     def _doubt(self, error: OSError, head: int) -> NoReturn:
         """Tell a head that could not be written from one that may have been."""

@@ -11,8 +11,9 @@ offset                what
 header + slot         slot 1: the versions with an odd number
 ====================  ================================================================================================
 
-A commit writes the slot that is not committed, then the head.  Numbers are in the machine's own byte order: a state
-folder belongs to one machine.
+A commit writes the slot that is not committed, then the head.  The disk may take them in any order: a head whose slot
+is not there is the commit before it.  Numbers are in the machine's own byte order: a state folder belongs to one
+machine.
 
 The head carries the number in its low 48 bits, above them the number modulo a prime, so that a flipped bit is not
 taken for another version, and in bit 63 `RETIRED`: this file was or is about to be deleted, set aside or replaced.

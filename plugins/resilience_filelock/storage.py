@@ -376,7 +376,7 @@ class FileStorage:
             file.release()
         if mode.durable:
             try:
-                sync_folder(os.path.dirname(entry.path))
+                new.place()
             except OSError as error:
                 raise Unsure(error) from error
         return new
@@ -573,9 +573,6 @@ class FileStorage:
         finally:
             self._forget_temporary(temporary)
         file = open_file(path, entry.key, mode)
-        if mode.durable:
-            sync_folder(os.path.dirname(path))
-            sync_folder(self.folder)
         sweep(os.path.dirname(path), int.from_bytes(os.urandom(4), "little"))
         return file
 

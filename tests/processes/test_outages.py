@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from processes.support import METHODS, PATIENCE, Crowd, breaker, wait_until
+from processes.disks import Disk, run
+from processes.support import METHODS, Crowd, breaker, wait_until
 from storages import Recorder
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Runtime, StorageError, StorageUnavailable
@@ -30,41 +30,6 @@ AGAIN = RETRY_EVERY + SPREAD
 """Seconds after which the storage is asked again, whatever chance adds."""
 MARGIN = 2.0
 """Seconds that a busy machine may take to answer besides what was waited."""
-
-
-# --- disks ------------------------------------------------------------------------------------------------------------
-
-
-def run(*command: str | Path) -> None:
-    """Run something that only root may, or skip."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    except OSError as error:
-        pytest.skip(f"needs {command[0]}: {error}")
-    if done.returncode:
-        pytest.skip(f"needs root and {command[0]}: {done.stderr.strip()}")
-
-
-class Disk:
-    """A small ext4 in a file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.image, self.place = folder / "image", folder / "disk"
-        self.image.write_bytes(bytes(4 * 2**20))
-        self.place.mkdir()
-        run("mkfs.ext4", "-q", "-F", self.image)
-        self.insert()
-
-    def insert(self) -> None:
-        run("mount", "-o", "loop", self.image, self.place)
-
-    def fail(self) -> None:
-        """As after an error of the hardware: what was written stays to be read, and nothing more is."""
-        os.sync()
-        run("mount", "-o", "remount,abort", self.place)
-
-    def eject(self) -> None:
-        run("umount", "-l", self.place)
 
 
 @pytest.fixture

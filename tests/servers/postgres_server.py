@@ -56,13 +56,14 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server; its folder is removed in the end.
+    """A server; a folder that it was not given is removed in the end.
 
     :param options: settings of the server, such as ``fsync=on``.
     :param primary: the server that this one is a standby of; it begins as a copy of it.
+    :param folder: where it keeps its data: an empty one, or that of a server whose machine is gone.
     """
 
-    def __init__(self, *options: str, primary: PostgresServer | None = None) -> None:
+    def __init__(self, *options: str, primary: PostgresServer | None = None, folder: Path | None = None) -> None:
         where = programs()
         assert where is not None
         self._programs = where
@@ -71,13 +72,15 @@ class PostgresServer:
         # The server refuses to run as root, and whom it runs as must be able to reach its folder.
         self._user: dict[str, Any] = {}
         self._home = tempfile.TemporaryDirectory(prefix="resilience-postgres-", ignore_cleanup_errors=True)
-        self.folder = Path(self._home.name)
+        self.folder = folder or Path(self._home.name)
         if os.getuid() == 0:
             owner = pwd.getpwnam("postgres")
             os.chown(self.folder, owner.pw_uid, owner.pw_gid)
             self._user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
         data = str(self.folder / "data")
-        if primary is None:
+        if (self.folder / "data").exists():
+            (self.folder / "data" / "postmaster.pid").unlink()  # a process of that machine
+        elif primary is None:
             language = ("-E", "UTF8", "--locale=C.UTF-8")
             self._run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", *language)
             (self.folder / "data" / "pg_hba.conf").write_text(ACCESS)

@@ -408,12 +408,11 @@ def durable(tmp_path: Path) -> FileStorage:
     ("name", "at", "after", "unknown", "stands"),
     [
         ("pwrite", 1, False, False, b"old"),
-        ("sync", 1, False, False, b"old"),
         ("pwrite", 2, False, False, b"old"),
         ("pwrite", 2, True, True, b"new"),
-        ("sync", 2, False, True, b"new"),
+        ("sync", 1, False, True, b"new"),
     ],
-    ids=["slot", "slot to disk", "head", "after the head", "head to disk"],
+    ids=["slot", "head", "after the head", "to disk"],
 )
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_a_commit_that_fails_says_whether_it_may_have_happened(
@@ -437,6 +436,22 @@ def test_a_commit_that_fails_says_whether_it_may_have_happened(
         assert caught.value.key is None
     assert one.resilience_load(KEY, SECOND).payload == stands
     assert FileStorage(one.url).resilience_load(KEY, SECOND).payload == stands
+    assert put(one, b"newer").payload == b"newer"
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["of the record", "of a process"])
+def test_a_first_commit_that_fails_before_its_head_has_not_happened(tmp_path: Path, fail: Failing, first: bool) -> None:
+    if not first:
+        put(durable(tmp_path), b"old")
+    one = durable(tmp_path)
+    version = one.resilience_load(KEY, SECOND).version
+    with one.resilience_lock(KEY, SECOND):
+        fail(_file, "sync" if first else "sync_folder", errno.EIO)
+        with pytest.raises(StorageUnavailable) as caught:
+            one.resilience_save(KEY, b"new", version, None, SECOND)
+        fail.no_more()
+    assert not caught.value.outcome_unknown
+    assert FileStorage(one.url).resilience_load(KEY, SECOND).payload == (None if first else b"old")
     assert put(one, b"newer").payload == b"newer"
 
 
@@ -510,7 +525,7 @@ def test_a_write_that_takes_nothing_is_an_error(tmp_path: Path, monkeypatch: pyt
         (native, "lock", 2, False),
         (_file, "pwrite", 1, False),
         (os, "replace", 1, False),
-        (storage, "sync_folder", 1, True),
+        (_file, "sync_folder", 1, True),
     ],
 )
 @pytest.mark.parametrize("how", ["grow", "discard"])
