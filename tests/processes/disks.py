@@ -10,7 +10,7 @@ import pytest
 from processes.support import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 MEGABYTE = 1 << 20
@@ -53,7 +53,7 @@ class Disk:
 
 
 @contextmanager
-def without_power(image: Path, aside: Path) -> Iterator[Path]:
+def without_power(image: Path, aside: Path) -> Generator[Path]:
     """A disk as it is found if the power fails now: what was not brought to it is lost.
 
     :param image: the file that the disk is in.

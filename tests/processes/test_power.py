@@ -25,7 +25,7 @@ from resilience import StorageCorrupt
 from resilience_filelock import FileStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from typing import Literal
 
     from processes.test_system_calls import Say
@@ -59,7 +59,7 @@ def storage(place: Path | str, durability: Literal["none", "fsync"] = "none") ->
 
 
 @contextmanager
-def power_failed(image: Path, place: str) -> Iterator[str]:
+def power_failed(image: Path, place: str) -> Generator[str]:
     """Copy the disk as it is now, and tell where a folder of it is in the copy."""
     aside = image.parent / "aside"
     aside.mkdir()
