@@ -45,7 +45,7 @@ def examine(folder: str, *, mapped: bool, network_allowed: bool) -> list[Row]:
     free = shutil.disk_usage(folder).free
     fix = "" if free >= _ENOUGH else "make room: a new record needs 4 KiB"
     rows.append(("free space", free >= _ENOUGH, f"{free >> 20} MiB", fix))
-    probe = os.path.join(folder, f"doctor.{os.getpid()}{TEMPORARY}")
+    probe = os.path.join(folder, f"doctor.{os.urandom(8).hex()}{TEMPORARY}")
     try:
         descriptor = os.open(probe, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
