@@ -333,7 +333,7 @@ class RecordFile:
             if not self._placed:
                 self.place()
             if number == 1:
-                sync(fd)  # else a slot that is torn beside a head that is not leaves the one before it, see `_recover`
+                sync(fd)  # later ones have one before them, which stands in for a slot that is torn: see `_recover`
         head = number | number % PRIME << NUMBER_BITS  # `word_of`, in line
         try:
             pwrite(fd, pack_head(head), HEAD_OFFSET)

@@ -25,12 +25,12 @@ def wait_until(condition: Callable[[], object], what: str, patience: float = 20.
 
 
 class Program:
-    """Its breaker opens at the third failure."""
+    """Its breaker opens at the third failure; a machine that has much to do is no outage to it."""
 
     def __init__(self, storage: RedisStorage | PostgresStorage) -> None:
         self.storage = storage
         self.told = Recorder()
-        self.runtime = Runtime(storage=storage, observers=[self.told])
+        self.runtime = Runtime(storage=storage, storage_timeout=30, observers=[self.told])
         self.breaker = CircuitBreaker("payments", runtime=self.runtime, failure_threshold=3)
 
     def fail(self) -> str:
