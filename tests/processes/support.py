@@ -247,14 +247,6 @@ def number(version: str | None) -> int:
     return 0 if version is None else int(version.partition("@")[0])
 
 
-def wait_until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Wait for something that another process brings about."""
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen in {patience} s"
-        time.sleep(0.001)
-
-
 def command(*arguments: str) -> list[str]:
     """Return a command line of this interpreter, which warns as loudly as the tests do."""
     return [sys.executable, *arguments]

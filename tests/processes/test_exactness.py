@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes.support import METHODS, Crowd, Meeting, breaker, command, lines, number, wait_until
+from processes.support import METHODS, Crowd, Meeting, breaker, command, lines, number
 
 from resilience import CircuitOpenError, CircuitState
+from resilience.testing import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

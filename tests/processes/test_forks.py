@@ -10,10 +10,10 @@ import warnings
 from typing import TYPE_CHECKING
 
 import pytest
-from processes.support import PATIENCE, breaker, wait_until
+from processes.support import PATIENCE, breaker
 
 from resilience import Capability, CircuitBreaker, CircuitState, Runtime, StorageUnavailable, hookimpl
-from resilience.testing import ManualClock, Recorder
+from resilience.testing import ManualClock, Recorder, wait_until
 from resilience_filelock import _folder
 from resilience_memory import MemoryStorage
 

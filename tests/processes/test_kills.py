@@ -11,27 +11,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from processes.support import METHODS, PATIENCE, Crowd, breaker, number, wait_until
+from processes.support import METHODS, PATIENCE, Crowd, breaker, number
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Runtime
+from resilience.testing import wait_until
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 NEVER = 1_000_000
 
+MOST = 900
+"""Failures of one writer: all of a thousand together open no breaker, however long it takes to kill them."""
+
 INTENT, DONE = b"?", b"!"
 
 
 def write_until_killed(url: str, diary: str) -> None:
-    """Record failures for ever; say of each before it that it will be, and after it that it was."""
+    """Record failures; say of each before it that it will be, and after it that it was."""
     descriptor = os.open(diary, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     guarded = breaker(url, failure_threshold=NEVER)
     guarded.status()
-    while True:
+    for _ in range(MOST):
         os.write(descriptor, INTENT)
         guarded.record_failure()
         os.write(descriptor, DONE)
+    signal.pause()
 
 
 def kill(process: BaseProcess) -> None:

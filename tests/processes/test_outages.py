@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from processes.disks import Disk, run
-from processes.support import METHODS, Crowd, breaker, wait_until
+from processes.support import METHODS, Crowd, breaker
 from storages import Recorder
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Runtime, StorageError, StorageUnavailable
 from resilience.fuse import RETRY_EVERY, SPREAD
-from resilience.testing import ManualClock
+from resilience.testing import ManualClock, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Self
 
 from storages import Recorder
 
 from resilience import CircuitBreaker, CircuitOpenError, Runtime
+from resilience.testing import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from resilience_postgres import PostgresStorage
     from resilience_redis import RedisStorage
-
-
-def wait_until(condition: Callable[[], object], what: str, patience: float = 20.0) -> None:
-    """Wait for what a server brings about by itself."""
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen in {patience} s"
-        time.sleep(0.01)
 
 
 class Program:

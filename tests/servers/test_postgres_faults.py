@@ -22,7 +22,7 @@ from resilience import (
     StorageError,
     StorageUnavailable,
 )
-from resilience.testing import Recorder, Workers
+from resilience.testing import Recorder, Workers, wait_until
 from resilience.testing.workers import shared
 from resilience_postgres import PostgresSettings, PostgresStorage
 
@@ -99,14 +99,6 @@ def fail(guarded: CircuitBreaker) -> str:
     raise AssertionError
 
 
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 # --- down, hung, cut --------------------------------------------------------------------------------------------------
 
 
@@ -139,7 +131,7 @@ def test_in_an_outage_the_dependency_is_spared_all_the_same(
         assert time.monotonic() - begun < TIMEOUT + MARGIN  # one try a second, and it may take its time-out
     finally:
         end(postgres_server, postgres_proxy)
-    until(lambda: payments.check() and world.outage[-1:] == ["recovered"])
+    wait_until(lambda: payments.check() and world.outage[-1:] == ["recovered"], "the return")
     assert world.outage == ["degraded", "recovered"]
     # What only the private copy counted is not counted twice: the shared record has at most what it could not confirm.
     status = payments.status()
@@ -261,7 +253,7 @@ def test_an_outcome_that_nobody_knows_is_counted_at_most_once(world: World, post
         assert fail(payments) == "reached"
     postgres_proxy.cut_after(b"payments")  # the next commit
     assert fail(payments) == "reached"
-    until(lambda: payments.check() and world.outage == ["degraded", "recovered"])
+    wait_until(lambda: payments.check() and world.outage == ["degraded", "recovered"], "the return")
     assert payments.status().failure_count == 3
 
 
@@ -295,7 +287,7 @@ def test_a_session_that_is_ended_in_the_middle_of_a_commit(
         connection.execute("SELECT FROM resilience.records FOR UPDATE")
         thread = threading.Thread(target=save)
         thread.start()
-        until(lambda: postgres_server.terminate("CALL%") == 1)
+        wait_until(lambda: postgres_server.terminate("CALL%") == 1, "a commit that could be ended")
         thread.join()
     (error,) = errors
     assert isinstance(error, StorageUnavailable)
@@ -351,7 +343,7 @@ def test_a_full_server(postgres_server: PostgresServer) -> None:
     finally:
         for connection in taken:
             connection.close()
-    until(lambda: _loads(storage))
+    wait_until(lambda: _loads(storage), "the return")
     storage.close()
 
 
@@ -411,7 +403,7 @@ def test_the_permit_of_a_killed_process_comes_back(postgres_server: PostgresServ
     assert crowd.run(postgres_jobs.let_in, url, "payments", settings, count=1) == [True]
     crowd.replace(crowd.members[0])
     begun = time.monotonic()
-    until(payments.check)
+    wait_until(payments.check, "the return")
     assert time.monotonic() - begun <= 0.5 + MARGIN
     payments.record_success()
     assert payments.status().state == CircuitState.CLOSED
@@ -424,10 +416,10 @@ def test_killed_writers_leave_no_session_behind(postgres_server: PostgresServer)
         for number in range(3):
             workers.begin(number, postgres_jobs.save_for_ever, postgres_server.url(), f"writer {number}")
         written = "SELECT count(*) FROM resilience.records WHERE number > 3"
-        until(lambda: postgres_server.ask(written) == [(3,)])
+        wait_until(lambda: postgres_server.ask(written) == [(3,)], "a few commits of each")
         for worker in list(workers.members):
             workers.replace(worker)
-    until(lambda: postgres_server.ask(sessions)[0][0] <= before)
+    wait_until(lambda: postgres_server.ask(sessions)[0][0] <= before, "the end of their sessions")
 
 
 def test_a_fork_leaves_the_parent_s_session_alone(postgres_server: PostgresServer) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from servers.postgres_server import PostgresServer
-from servers.program import Program, wait_until
+from servers.program import Program
 
 from resilience import Key, StorageUnavailable
+from resilience.testing import wait_until
 from resilience_postgres import PostgresStorage
 
 KEY = Key("circuit_breaker", "payments")

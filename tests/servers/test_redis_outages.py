@@ -9,6 +9,7 @@ import pytest
 from storages import Recorder
 
 from resilience import CircuitBreaker, CircuitOpenError, CircuitState, Key, Runtime, StorageUnavailable
+from resilience.testing import wait_until
 from resilience_redis import RedisStorage
 
 if TYPE_CHECKING:
@@ -66,13 +67,6 @@ def seconds(function: Callable[[], object]) -> float:
     begun = time.monotonic()
     function()
     return time.monotonic() - begun
-
-
-def wait_until(condition: Callable[[], object], what: str, patience: float = 10.0) -> None:
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen in {patience} s"
-        time.sleep(0.002)
 
 
 # --- down, hung -------------------------------------------------------------------------------------------------------

@@ -14,21 +14,15 @@ import pytest
 from servers.proxy import Proxy
 
 from resilience import CircuitBreaker, CircuitOpenError, Key, Runtime, Snapshot
+from resilience.testing import wait_until
 from resilience_redis import RedisSettings, RedisStorage, _listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from servers.redis_server import RedisServer
 
 KEY = Key("test", "pushed")
-
-
-def wait_until(condition: Callable[[], object], what: str, patience: float = 10.0) -> None:
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen in {patience} s"
-        time.sleep(0.001)
 
 
 def is_current(snapshot: Snapshot) -> bool:

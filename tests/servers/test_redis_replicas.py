@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from servers.program import Program, wait_until
+from servers.program import Program
 from servers.redis_server import RedisServer
 
 from resilience import Key, StorageUnavailable
+from resilience.testing import wait_until
 from resilience_redis import RedisSettings, RedisStorage
 
 if TYPE_CHECKING:
