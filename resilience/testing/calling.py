@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from traceback import walk_tb
+
 from resilience.errors import ResilienceError
 from resilience.testing.violations import Violation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
     from typing import Any
 
 
@@ -60,16 +64,41 @@ def manager_of(answer: Any) -> Any:
 
 
 def foreign(what: str, error: BaseException) -> Violation:
-    """Say what an exception of something else means."""
+    """Say what an exception of something else means, and where it is from."""
     if isinstance(error, NotImplementedError):
         fix = "leave a hook that you do not have out of the class"
+    elif isinstance(error, _MISTAKES):
+        fix = "mend that line: this is a mistake in the code and says nothing of the store"
     else:
         fix = (
             "translate at the edge: raise StorageUnavailable for anything wrong with the store, StorageLockTimeout for"
             " a lock that could not be had, StorageCorrupt for a damaged record; return an empty Snapshot for none"
         )
     return Violation(
-        f"{what} raised {type(error).__name__}: {error}",
+        f"{what} raised {type(error).__name__}: {error}{_place(error)}",
         "the engine knows what to do with the framework's storage errors only; this one is a broken plugin to it",
         fix,
     )
+
+
+_MISTAKES = AttributeError, ImportError, NameError, TypeError
+"""What no store brings about."""
+
+
+def _place(error: BaseException) -> str:
+    """Say which line of the author's own code an exception came through last."""
+    frames = [(frame, line) for frame, line in walk_tb(error.__traceback__) if not _is_foreign(_package(frame))]
+    if not frames:
+        return ""
+    own = _package(frames[0][0])
+    frame, line = [found for found in frames if _package(found[0]) == own][-1]
+    return f" (line {line} of {frame.f_globals['__name__']}, in {frame.f_code.co_name})"
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _is_foreign(package: str) -> bool:
+    """Whether it stands between us and the author's code."""
+    return package in {"", "pluggy", "resilience"} or package in sys.stdlib_module_names

@@ -626,7 +626,7 @@ class TestJobs:
     def test_what_one_finds_at_work(self, answer: Any, says: str) -> None:
         handle = Handle(Scripted("load", 2, answer))
         kept = handle.put(KEY, b"1")
-        assert jobs.at_work(handle, [KEY], 0, (kept.version, b"1"), 0.0) == says
+        assert jobs.at_work(handle, [KEY], 0, (kept.version, b"1"), 0.0).startswith(says)
 
     @pytest.mark.parametrize(
         ("status", "end"),

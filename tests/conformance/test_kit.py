@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from conformance.broken import MISTAKES, DoesNotAnswer, KeepsText, Mistake, NoLo
 from conformance.references import CasStorage, FolderStorage, damage_folder
 from storages import giving
 
-from resilience import Capability, ConfigurationError, Key, PluginError, StorageUnavailable, clock, hookimpl
+from resilience import Capability, ConfigurationError, Key, PluginError, Snapshot, StorageUnavailable, clock, hookimpl
 from resilience.testing import KIT_VERSION, FaultyStorage, Result, Subject, Violation, all_checks, run, run_check
 from resilience_filelock import FileStorage
 from resilience_memory import MemoryStorage
@@ -530,6 +531,36 @@ def test_a_storage_that_fails_while_it_is_measured() -> None:
     storage = FaultyStorage(MemoryStorage("memory:")).fail("save", 2, RuntimeError("driver"))
     result = run(lambda: storage, only=["versions"])["versions"]
     assert "resilience_save raised RuntimeError: driver" in result.what
+
+
+class Unfinished(MemoryStorage):
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        return self._decoded()
+
+    def _decoded(self) -> Any:
+        return b"{}".decode_json()  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] - as is meant
+
+
+class Misread(Unfinished):
+    def _decoded(self) -> Any:
+        return json.loads("{")
+
+
+@pytest.mark.parametrize("road", ["", "awaited_"])
+@pytest.mark.parametrize(
+    ("storage", "said", "fix"),
+    [
+        (Unfinished, "AttributeError: 'bytes' object has no attribute 'decode_json'", "mend that line"),
+        (Misread, "JSONDecodeError: ", "translate at the edge"),
+    ],
+)
+def test_an_exception_of_another_kind_says_where_it_is_from(road: str, storage: Any, said: str, fix: str) -> None:
+    name = f"{road}round_trip"
+    result = run(partial(storage, "memory:"), only=[name])[name]
+    assert f"resilience_load raised {said}" in result.what
+    assert re.search(r"\(line \d+ of conformance\.test_kit, in _decoded\)$", result.what)
+    assert result.fix.startswith(fix)
 
 
 @pytest.mark.parametrize(
