@@ -99,7 +99,7 @@ def run(
     :param factory: makes a storage object each time it is called, all for the same records, and can be sent to another
         process: ``functools.partial(MyStorage, "mine:…", None)``.  Or the URL of an installed storage.
     :param kit: the version of the suite.
-    :param quick: fewer rounds and processes: some 10 s instead of 40.
+    :param quick: fewer rounds and processes: some 10 s instead of 40, where nothing else runs.
     :param only: names of the checks to run, in any order; all, if left out.
     :param damage: called as ``damage(storage, key)``: damages the stored record of a key.
     :param unreachable: makes storages whose store does not answer.
