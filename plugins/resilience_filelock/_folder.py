@@ -12,7 +12,7 @@ from itertools import islice
 from resilience import Key, clock
 from resilience_filelock._errors import NOT_OURS
 from resilience_filelock._lock import native
-from resilience_filelock._paths import SUFFIX
+from resilience_filelock._paths import SUFFIX, key_of
 from resilience_filelock._record import (
     HEAD,
     HEAD_OFFSET,
@@ -39,10 +39,12 @@ _MAKING: Final = 60.0
 _UNUSED: Final = 3600.0
 """Seconds after which a file that never held a record is dropped."""
 _NEIGHBOURS: Final = 16
+_UNKNOWN: Final = 1
+"""Stands for a head that cannot be read: there was something."""
 
 
 def list_keys(folder: str) -> list[Key]:
-    """List the keys of all records below a folder.
+    """List the keys of all records below a folder, of those that are damaged as well.
 
     :raises OSError: the folder is there and cannot be read, or a file in it.
     """
@@ -60,7 +62,7 @@ def list_keys(folder: str) -> list[Key]:
 
 
 def _peek(path: str) -> tuple[Key, int] | None:
-    """Key and head of a file; `None` if it has none, or is not ours.
+    """Key and head of a file, of a damaged one what its name says; `None` if that tells no key, or it is not ours.
 
     :raises OSError: that cannot be told now, and who asks for all would miss one.
     """
@@ -77,7 +79,8 @@ def _peek(path: str) -> tuple[Key, int] | None:
         _, (kind, name) = decode_header(data)
         return Key(kind, name), HEAD.unpack_from(data)[0]
     except (ValueError, Damaged, Newer):
-        return None
+        key = key_of(path)
+        return None if key is None else (key, _UNKNOWN)
     finally:
         os.close(descriptor)
 

@@ -6,13 +6,11 @@ import os
 import stat
 import sys
 
-from resilience import ConfigurationError, StorageUnavailable
+from resilience import ConfigurationError, Key, StorageCorrupt, StorageUnavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
-
-    from resilience import Key
 
 _MOUNTS: Final = "/proc/self/mountinfo"
 SUFFIX: Final = ".state"
@@ -100,6 +98,26 @@ def base_of(key: Key) -> str:
     slug = _slug(kind)
     folder = kind if slug == kind and kind not in _RESERVED else f"{slug}-{_digest(kind)}"
     return f"{folder}{os.sep}{_slug(name)}-{_digest(f'{kind}{chr(10)}{name}')}"
+
+
+def key_of(path: str) -> Key | None:
+    """Tell the key of a damaged file by its path: of a name that stands there as it is, which the hash proves.
+
+    `None`: it does not.  Then an error is logged, as nobody who lists all would hear of it else.
+    """
+    folder, file = os.path.split(path)
+    kind, name = os.path.basename(folder), file.removesuffix(SUFFIX).rpartition("-")[0]
+    try:
+        key = Key(kind, name)
+        if f"{base_of(key)}{SUFFIX}" == os.path.join(kind, file):
+            return key
+    except ValueError:
+        pass
+    import logging  # which a command needs for nothing else
+
+    lost = StorageCorrupt(f"{path!r} cannot be read; restore it by moving a copy into place, or delete it")
+    logging.getLogger("resilience").error("a record does not even tell its name", exc_info=lost)
+    return None
 
 
 def prepare(folder: str) -> None:

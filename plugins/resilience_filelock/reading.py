@@ -9,7 +9,7 @@ import os
 import stat
 
 from resilience import Key, Snapshot, Version
-from resilience_filelock._paths import SUFFIX, base_of, distrust, folder_of, is_on_network
+from resilience_filelock._paths import SUFFIX, base_of, distrust, folder_of, is_on_network, key_of
 from resilience_filelock._record import (
     HEAD,
     HEAD_OFFSET,
@@ -71,7 +71,8 @@ class FileReader:
     def records(self, kind: str) -> Iterator[tuple[Key, Snapshot | None]]:
         """Read all records of a kind, in no order; `None` for one that is unclear.
 
-        Files that are damaged beyond their key, or another user's, are passed over, as by `resilience_keys`.
+        Files that tell no key, neither within nor by their name, or are another user's, are passed over, as by
+        `resilience_keys`.
 
         :raises Unclear: the folders are not there, or not to be trusted.
         :raises OSError: they cannot be read, or a file in them.
@@ -96,7 +97,10 @@ class FileReader:
                         continue
                     key, snapshot = _read(pread(descriptor, _MOST, HEAD_OFFSET))
                 except Unclear:
-                    continue
+                    named = key_of(entry.path)
+                    if named is None:
+                        continue
+                    key, snapshot = named, None
                 finally:
                     os.close(descriptor)
                 if key[0] == kind and snapshot is not _NOTHING:

@@ -385,7 +385,7 @@ class FileStorage:
 
     @hookimpl
     def resilience_keys(self) -> Iterable[Key]:
-        """See `resilience.hookspecs`.  Files that are damaged beyond their key, or another user's, are passed over."""
+        """See `resilience.hookspecs`.  Files that tell no key, or are another user's, are passed over."""
         try:
             return list_keys(self.folder)
         except OSError as error:

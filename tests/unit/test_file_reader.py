@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -149,7 +150,7 @@ def unreadable_name(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"payments", b"payment\n"))
 
 
-@pytest.mark.parametrize("fault", [link, pipe, folder, nonsense, unreadable_name])
+@pytest.mark.parametrize("fault", [link, pipe, folder])
 def test_what_is_no_record_is_passed_over(
     storage: FileStorage, reader: FileReader, fault: Callable[[Path], None]
 ) -> None:
@@ -159,6 +160,24 @@ def test_what_is_no_record_is_passed_over(
         reader.resilience_load(KEY, SECOND)
     assert list(reader.records("circuit_breaker")) == []
     assert list(storage.resilience_keys()) == []
+
+
+@pytest.mark.parametrize("fault", [nonsense, unreadable_name])
+def test_a_damaged_record_is_listed_by_the_name_of_its_file(
+    storage: FileStorage, reader: FileReader, caplog: pytest.LogCaptureFixture, fault: Callable[[Path], None]
+) -> None:
+    put(storage, b"here")
+    fault(file_of(storage))
+    assert list(reader.records("circuit_breaker")) == [(KEY, None)]
+    assert list(storage.resilience_keys()) == [KEY]
+    assert caplog.records == []
+    lost = file_of(storage).rename(file_of(storage).with_name("api-example-com-0123456789abcdef0123.state"))
+    for listed in (partial(reader.records, "circuit_breaker"), storage.resilience_keys):
+        assert list(listed()) == []
+        (logged,) = caplog.records
+        assert logged.exc_info is not None
+        assert f"'{lost}' cannot be read; restore it" in str(logged.exc_info[1])
+        caplog.clear()
 
 
 def test_another_users_file_is_not_read(

@@ -276,7 +276,7 @@ def test_hostile_sizes_allocate_nothing(record: Record, data: bytes) -> None:
     one = record.write(data)
     with pytest.raises(StorageCorrupt):
         one.resilience_load(KEY, SECOND)
-    assert list(one.resilience_keys()) == []
+    assert list(one.resilience_keys()) == [KEY]
     recover(one)
 
 
@@ -359,7 +359,7 @@ def test_a_newer_format_is_left_alone(record: Record) -> None:
             one.resilience_discard(KEY, "test", SECOND)
     with pytest.raises(StorageIncompatible):
         one.resilience_delete(KEY, None, SECOND)
-    assert list(one.resilience_keys()) == []
+    assert list(one.resilience_keys()) == [KEY]
     assert record.path.read_bytes()[8:] == bytes(newer)[8:]
 
 

@@ -234,6 +234,22 @@ def test_status_of_all(run: Run) -> None:
     assert c[4] == "work"
 
 
+@pytest.mark.parametrize("left", [b"", bytes(4096), b"nonsense"])
+def test_status_of_all_hides_none_that_is_damaged(run: Run, tmp_path: Path, left: bytes) -> None:
+    for name in ("a", "b", "api.example.com"):
+        run("failure", name)
+    folder = tmp_path / "state-home" / "resilience" / "circuit_breaker"
+    for name in ("b", "api"):
+        (record,) = folder.glob(f"{name}-*")
+        record.write_bytes(left)
+    done = run("status")
+    assert done.status == 69
+    assert "cannot be read" in next(line for line in done.out.splitlines() if line.startswith("b "))
+    assert any(line.startswith("a ") for line in done.out.splitlines())
+    assert "circuit_breaker 'b'" in done.err
+    assert f"does not even tell its name: StorageCorrupt: '{record}' cannot be read; restore it" in done.err
+
+
 def test_status_of_one_that_nobody_knows(run: Run) -> None:
     assert table(run, "nobody") == [["NAME", "STATE", "FAILURES", "NOTE"], ["nobody", "closed", "0", "no record"]]
     assert shown(run, "nobody")["version"] is None
