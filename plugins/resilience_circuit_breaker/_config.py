@@ -6,6 +6,8 @@ contradictions stand here, once.
 
 from __future__ import annotations
 
+import builtins
+
 from resilience.policy import FOREVER
 from resilience_circuit_breaker._window import CONSECUTIVE, COUNT, TIME, WINDOWS, shape_of, span_of
 
@@ -332,8 +334,8 @@ def class_name(kind: type[BaseException] | str) -> str:
 def exception_classes(value: object) -> tuple[type[BaseException] | str, ...]:
     """Read what `failure_on` or `ignore` was set to: one or several classes or ``module:Class`` names.
 
-    A text may hold several names with commas between.  A name without a module means a built-in class.  Names are
-    checked for their form only, see `resolve`.
+    A text may hold several names with commas between.  A name without a module means a built-in class, and has to;
+    others are checked for their form only, see `resolve`.
 
     :raises ValueError: it is something else.
     """
@@ -352,12 +354,28 @@ def exception_classes(value: object) -> tuple[type[BaseException] | str, ...]:
                 raise ValueError(_NO_CLASS)
             if "." in path and not colon:
                 raise ValueError(f"{_NO_CLASS}; {name[:80]!r} has no colon")
+            if not colon:
+                _need_built_in(name)
             classes.append(name)
         elif isinstance(item, type) and issubclass(item, BaseException):
             classes.append(item)
         else:
             raise ValueError(_NO_CLASS)  # noqa: TRY004 - pydantic makes a message of a ValueError only
     return tuple(classes)
+
+
+def _need_built_in(name: str) -> None:
+    found = getattr(builtins, name, None)
+    if isinstance(found, type) and issubclass(found, BaseException):
+        return
+    from difflib import get_close_matches
+
+    known = [
+        each for each, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
+    ]
+    close = get_close_matches(name[:80], known, 1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"{_NO_CLASS}; there is no built-in exception {name[:80]!r}{meant}")
 
 
 def resolve(setting: str, kinds: Iterable[type[BaseException] | str]) -> tuple[type[BaseException], ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -208,9 +209,9 @@ def test_exceptions_are_classes_or_names(value: Any, classes: tuple[type, ...]) 
     [
         ("no_such_module:Error", "ignore: there is no 'no_such_module:Error': ModuleNotFoundError"),
         ("json:NoSuchError", "ignore: there is no 'json:NoSuchError': AttributeError"),
-        ("NoSuchError", "ignore: there is no 'NoSuchError': AttributeError"),
+        ("builtins:NoSuchError", "ignore: there is no 'builtins:NoSuchError': AttributeError"),
         ("json:dumps", "ignore: 'json:dumps' is no exception class"),
-        ("int", "ignore: 'int' is no exception class"),
+        ("builtins:int", "ignore: 'builtins:int' is no exception class"),
     ],
 )
 def test_a_name_that_means_nothing_is_refused_where_there_is_code(name: str, message: str) -> None:
@@ -218,6 +219,12 @@ def test_a_name_that_means_nothing_is_refused_where_there_is_code(name: str, mes
     with pytest.raises(ValueError, match=message):
         settings.config({})
     assert settings.config().ignore == (name,)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("ConectionError", "; did you mean 'ConnectionError'?"), ("int", "")])
+def test_a_name_without_a_module_is_that_of_a_built_in_exception(name: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=rf"there is no built-in exception '{name}'{re.escape(meant)} \["):
+        _settings(failure_on=f"OSError,{name}")
 
 
 def test_what_is_stored_of_the_settings_given_in_code() -> None:

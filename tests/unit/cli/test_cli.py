@@ -394,6 +394,11 @@ ENVIRONMENTS: dict[str, tuple[dict[str, str], str, dict[str, int]]] = {
         "RESILIENCE_CIRCUIT_BREAKER__FAILURE_THRESHOLD: '0' is refused",
         {},
     ),
+    "exception that there is not": (
+        {"RESILIENCE_CIRCUIT_BREAKER__FAILURE_ON": "ConectionError"},
+        "there is no built-in exception 'ConectionError'; did you mean 'ConnectionError'?",
+        {},
+    ),
     "bad setting of a name": (
         {"RESILIENCE_POLICIES__X__CIRCUIT_BREAKER__RESET_TIMEOUT": "-1"},
         "RESILIENCE_POLICIES__X__CIRCUIT_BREAKER__RESET_TIMEOUT: '-1' is refused",
