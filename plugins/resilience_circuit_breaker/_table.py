@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resilience.cli.output import BOLD, DIM, GREEN, RED, YELLOW, escaped, paint, seconds
+from resilience.cli.output import BOLD, DIM, GREEN, RED, YELLOW, paint, seconds
 from resilience.cli.statuses import OK, UNAVAILABLE
 from resilience.clock import wall
 from resilience.errors import StorageError, StorageIncompatible
@@ -114,7 +114,7 @@ def _row(status: CircuitStatus, now: float, *, readable: bool) -> Sequence[str]:
         str(status.rejected_count) if status.rejected_count else "",
         _retry_after(status) if readable else "",
         "" if failed_at is None else f"{seconds(now - failed_at)} ago",
-        escaped(status.last_error or "", 40),
+        status.last_error or "",
         status.reason or ("no record" if readable and status.version is None else ""),
     )
 

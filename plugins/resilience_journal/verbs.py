@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 0.25
 """Seconds between two looks whether there is more."""
+_LONGEST = 300
+"""Characters of a name and of a value on a terminal; elsewhere nothing is cut off."""
 
 
 def _events(shell: Shell, arguments: Namespace) -> int:
@@ -48,7 +50,9 @@ def _show(shell: Shell, line: dict[str, Any], *, as_json: bool) -> None:
 
         shell.write(f"{dumps(line)}\n")
     else:
-        shell.write(f"{_when(line.get('time'))}  {_text(line.get('name') or '-')}  {_what(line)}\n")
+        longest = _LONGEST if shell.is_terminal else None
+        name = escaped(str(line.get("name") or "-"), longest)
+        shell.write(f"{_when(line.get('time'))}  {name}  {_what(line, longest)}\n")
 
 
 def _when(time: object) -> str:
@@ -61,20 +65,19 @@ def _when(time: object) -> str:
         return "at some time       "
 
 
-def _what(line: dict[str, Any]) -> str:
+def _what(line: dict[str, Any], longest: int | None) -> str:
+    def text(value: object) -> str:
+        return escaped(str(value), longest)
+
     event = line.get("event")
     fields: dict[str, object] = line.get("data") or {}
     if not hasattr(fields, "items"):  # somebody else wrote that
         fields = {}
     if event == "transition":
         reason = fields.get("reason")
-        change = f"{_text(fields.get('old'))} -> {_text(fields.get('new'))}"
-        return f"{change}: {_text(reason)}" if reason else change
-    return " ".join([_text(event), *(f"{_text(name)}={_text(value)}" for name, value in fields.items())])
-
-
-def _text(value: object) -> str:
-    return escaped(str(value), 300)
+        change = f"{text(fields.get('old'))} -> {text(fields.get('new'))}"
+        return f"{change}: {text(reason)}" if reason else change
+    return " ".join([text(event), *(f"{text(name)}={text(value)}" for name, value in fields.items())])
 
 
 VERBS = (

@@ -65,12 +65,13 @@ def _let_go() -> None:
             pass  # there is none
 
 
-def _drop(stream: TextIO) -> None:
+def _drop(stream: TextIO | None) -> None:
     """Let a stream lead nowhere."""
     import os
 
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if stream is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
         pass  # no file, so nothing is written at the end
 

@@ -5,14 +5,18 @@ It raises instead of leaving, and repeats nothing raw.
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from resilience.cli.output import closed
 from resilience.cli.parser import UsageError, shown
 from resilience.cli.statuses import MEANINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from _typeshed import SupportsWrite
 
     from resilience.cli.verbs import Verb
 
@@ -21,6 +25,12 @@ class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise, where the base prints and leaves."""
         raise UsageError(message, self.prog.partition(" ")[2])
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Raise where there is no output; the base would print help on the standard error."""
+        if file is None and sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - it is where it was closed
+            raise closed()
+        super().print_help(file)
 
 
 def statuses_help() -> str:

@@ -6,8 +6,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from resilience.cli.shell import Unwritable
+
 LONGEST_CELL = 60
-"""Characters of a cell of a table, unless it says otherwise."""
+"""Characters of a cell of a table on a terminal, unless it says otherwise."""
 LONGEST_LINE = 2000
 """Characters of a message."""
 
@@ -39,9 +41,12 @@ def paint(text: str, colour: str) -> Painted:
     return painted
 
 
-def escaped(text: str, longest: int = LONGEST_LINE) -> str:
-    """Return a text on one line, without anything that a terminal obeys, and shortened to so many characters."""
-    if len(text) > longest:
+def escaped(text: str, longest: int | None = LONGEST_LINE) -> str:
+    """Return a text on one line, without anything that a terminal obeys, and shortened to so many characters.
+
+    :param longest: that many; `None`: it is not shortened.
+    """
+    if longest is not None and len(text) > longest:
         text = text[: longest - 1] + "…"
     if text.isprintable():
         return text
@@ -49,6 +54,15 @@ def escaped(text: str, longest: int = LONGEST_LINE) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def closed() -> Unwritable:
+    """Make the error that whoever prints gets where the standard output was closed before the start."""
+    from resilience.cli.shell import Unwritable
+
+    error = Unwritable()
+    error.__cause__ = OSError("the standard output is closed")
+    return error
 
 
 def width(text: str) -> int:
@@ -60,10 +74,12 @@ def width(text: str) -> int:
     return sum(0 if combining(character) else 2 if east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool, longest: int = LONGEST_CELL) -> str:
+def table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool, longest: int | None = LONGEST_CELL
+) -> str:
     """Return aligned columns under their titles; a column that is empty in all rows is left out.
 
-    :param longest: characters that a cell may have.
+    :param longest: characters that a cell may have; `None`: as many as it has.
     """
     body = [[_cell(text, longest) for text in row] for row in rows]
     if not body:
@@ -75,7 +91,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, colour: bool,
     return "".join(f"{_aligned(line, widths, colour=colour)}\n" for line in lines)
 
 
-def _cell(text: str, longest: int) -> str:
+def _cell(text: str, longest: int | None) -> str:
     plain = escaped(text, longest)
     return paint(plain, text.colour) if isinstance(text, Painted) else plain
 

@@ -137,17 +137,26 @@ class Shell:
 
         :raises Unwritable: that could not be done.
         """
-        if self._out is not None:
-            try:
-                self._out.write(_encodable(text, self._out))
-            except OSError as error:
-                raise Unwritable from error
+        if self._out is None:
+            if text:
+                from resilience.cli.output import closed
+
+                raise closed()
+            return
+        try:
+            self._out.write(_encodable(text, self._out))
+        except OSError as error:
+            raise Unwritable from error
 
     def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]], *, longest: int | None = None) -> None:
-        """Write a table whose cells have so many characters at most; a number that suits most if left out."""
+        """Write a table.  On a terminal its cells are shortened, elsewhere nothing is cut off.
+
+        :param longest: characters that a cell has at most on a terminal; a number that suits most if left out.
+        """
         from resilience.cli.output import LONGEST_CELL, table
 
-        self.write(table(titles, rows, colour=self.has_colour, longest=longest or LONGEST_CELL))
+        fits = (longest or LONGEST_CELL) if self.is_terminal else None
+        self.write(table(titles, rows, colour=self.has_colour, longest=fits))
 
     def json(self, value: object) -> None:
         """Write JSON."""

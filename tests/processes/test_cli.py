@@ -77,9 +77,10 @@ def test_a_full_disk_is_told_once() -> None:
     assert (done.returncode, done.stderr) == (74, message)
 
 
-def test_closed_streams_are_no_fault() -> None:
-    done = shell("resilience status >&- 2>&-; resilience check x <&- >&- 2>&-")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+def test_a_closed_output_is_an_error_of_who_has_something_to_say() -> None:
+    done = shell("resilience status >&-; echo $?; resilience status >&- 2>&-; echo $?; resilience check x <&- >&- 2>&-")
+    message = "resilience: the output cannot be written: the standard output is closed\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "74\n74\n", message)
 
 
 def test_descriptors_that_run_out_are_an_error_in_one_line() -> None:

@@ -18,6 +18,7 @@ from resilience.cli.demo.model import FAILING, HEALTHY, RECOVERING, SLOTS, WORKE
 from resilience.cli.demo.plain import Lines
 from resilience.cli.demo.screen import MOVES, Screen, conclusion, frame
 from resilience.cli.demo.stage import DemoFailed
+from resilience.cli.shell import Unwritable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +130,17 @@ def test_lines_tell_each_thing_once(play: Play, capsys: pytest.CaptureFixture[st
     assert len(capsys.readouterr().out.splitlines()) == 2, "a line a second"
     show.end(play)
     assert capsys.readouterr().out.splitlines() == ["", *summary(play)]
+
+
+def test_lines_that_cannot_be_written_are_an_error_of_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(Unwritable) as raised:
+        Lines().__enter__()
+    assert str(raised.value.__cause__) == "no space left on device"
 
 
 # -- on a terminal -----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from resilience.cli import statuses
 from resilience.cli.demo.plain import Lines
 from resilience.cli.demo.stage import DemoFailed, perform
+from resilience.cli.output import closed
 from resilience.cli.parser import UsageError
 
 if TYPE_CHECKING:
@@ -39,10 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Play the demo, ``seconds`` long, as text if ``plain``; return the exit status.
 
     :raises UsageError: it cannot be so short, or so long.
+    :raises Unwritable: the output could not be written.
     """
     seconds: float = arguments.seconds
     if not SHORTEST <= seconds <= LONGEST:
         raise UsageError(f"--seconds is from {SHORTEST:g} to {LONGEST:g}", "demo")
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison] - it is where it was closed
+        raise closed()
     try:
         with _ended_by_signals():
             show = choose(plain=arguments.plain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilience.cli.demo.model import WORKERS, readable, summary
+from resilience.cli.shell import Unwritable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,9 +26,9 @@ class Lines:
         self._next = EVERY
 
     def __enter__(self) -> Self:
-        print(f"{WORKERS} worker processes call one server and share one circuit breaker, in a file.")
-        print(f"{WORKERS} more make the same calls without a breaker, to compare.")
-        print("Once a second: each worker's view of the breaker, its calls/failures/rejections.", flush=True)
+        _print(f"{WORKERS} worker processes call one server and share one circuit breaker, in a file.")
+        _print(f"{WORKERS} more make the same calls without a breaker, to compare.")
+        _print("Once a second: each worker's view of the breaker, its calls/failures/rejections.")
         return self
 
     def __exit__(
@@ -39,9 +40,9 @@ class Lines:
         """Print what happened since the last time."""
         if play.phase != self._phase:
             self._phase = play.phase
-            print(f"{play.elapsed:5.1f} s  the server is {self._phase}")
+            _print(f"{play.elapsed:5.1f} s  the server is {self._phase}")
         for move in play.moves[self._moves :]:
-            print(
+            _print(
                 f"{move.elapsed:5.1f} s  {move.label} moved the breaker: "
                 f"{readable(move.old)} -> {readable(move.new)} ({move.reason})"
             )
@@ -49,14 +50,23 @@ class Lines:
         if play.elapsed >= self._next:
             self._next += EVERY
             seen = (f"{readable(row.state):9} {_counts(row):8}" for row in play.rows if row.protected)
-            print(f"{play.elapsed:5.1f} s  {' '.join(seen)}".rstrip())
-        # Through a pipe too each line comes when it is true.
-        print(end="", flush=True)
+            _print(f"{play.elapsed:5.1f} s  {' '.join(seen)}".rstrip())
 
     def end(self, play: Play) -> None:
         """Print the summary."""
-        print()
-        print("\n".join(summary(play)), flush=True)
+        _print()
+        _print("\n".join(summary(play)))
+
+
+def _print(text: str = "") -> None:
+    """Print a line; through a pipe too each comes when it is true.
+
+    :raises Unwritable: that could not be done.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise Unwritable from error
 
 
 def _counts(row: Row) -> str:

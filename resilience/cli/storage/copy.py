@@ -45,6 +45,8 @@ _LEFT = (DAMAGED, NEWER, FAILED)
 """What should have been copied, and was not."""
 
 _TITLES = ("KIND", "NAME", "RESULT", "DETAIL")
+_LONGEST = 1200
+"""Characters of a cell on a terminal: why something failed is to be read whole, and a name may have a thousand."""
 
 
 class Record(NamedTuple):
@@ -195,7 +197,7 @@ def _show(shell: Shell, arguments: Namespace, source: Runtime, target: Runtime, 
             }
         )
         return
-    shell.table(_TITLES, [_row(record) for record in records])
+    shell.table(_TITLES, [_row(record) for record in records], longest=_LONGEST)
     said = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing to copy"
     shell.write(f"{'would be: ' if arguments.dry else ''}{said}; from {places[0]} to {places[1]}\n")
 

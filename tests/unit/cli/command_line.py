@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from resilience import Event, Snapshot, StorageUnavailable, hookimpl
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
 
     from resilience import Key
     from resilience.cli.shell import Shell
+
+
+class Terminal(io.StringIO):
+    """A terminal as the standard output."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
 
 
 class Done(NamedTuple):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from unit.cli.command_line import Terminal
 
-from resilience import CircuitBreaker, Key, Runtime
+from resilience import CircuitBreaker, Key, Runtime, cli
 from resilience.cli import catalogue
 from resilience.selection import Selection
 from resilience_filelock import FileStorage
@@ -283,10 +285,24 @@ def test_status_escapes_what_others_wrote(run: Run) -> None:
     run("open", "y", "--reason", "line\nline\u202e")
     out = run("status").out
     assert r"\x1b[31mred\neeee" in out
-    assert "…" in out
+    assert "e" * 100 in out
     assert r"line\nline\u202e" in out
     assert all(line.isprintable() for line in out.splitlines())
     assert shown(run, "y")["reason"] == "line\nline\u202e"
+
+
+@pytest.mark.parametrize("words", ["status", "events"])
+def test_only_a_terminal_gets_less_than_all(words: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "the gateway is being repaired " * 12
+    run("open", "y", "--reason", reason)
+    assert reason.strip() in run(words).out
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert cli.main([words]) == 0
+    assert "the gateway is being repaired the gateway" in terminal.getvalue()
+    assert "…" in terminal.getvalue()
+    assert reason.strip() not in terminal.getvalue()
 
 
 def test_forced_open_without_an_end_cannot_say_when(run: Run) -> None:

@@ -338,7 +338,8 @@ def test_a_reader_who_has_seen_enough_is_no_error(
 def test_without_streams_there_is_the_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    assert cli.main(["status"]) == 0
+    assert cli.main(["status"]) == 74
+    assert cli.main(["check", "x"]) == 0
     assert cli.main(["chek"]) == 2
 
 
@@ -493,12 +494,30 @@ def test_a_damaged_record_is_told_and_set_aside(run: Run, tmp_path: Path) -> Non
     assert json.loads(run("status", "x", "--json").out)[0]["failure_count"] == 1
 
 
-@pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_a_process_without_a_stream_ends_all_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "status"), [("stdout", 74), ("stderr", 0)])
+def test_a_process_without_a_stream_ends_all_the_same(name: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = f"import sys; sys.{name} = None; from resilience.cli import main; sys.argv[1:] = ['--version']; main()"
-    assert subprocess.run([sys.executable, "-c", gone], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", gone], check=False, stderr=subprocess.DEVNULL).returncode == status
     monkeypatch.setattr(sys, name, None)
     cli._let_go()  # the same, where it can be measured
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["status", "status --json", "config", "plugins", "events", "check x --token", "demo", "--help", "run --help"],
+)
+def test_who_has_something_to_say_and_no_output_ends_with_an_error(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(words.split()) == 74
+    assert capsys.readouterr().err == "resilience: the output cannot be written: the standard output is closed\n"
+
+
+@pytest.mark.parametrize("words", ["check x", "success x", "failure x", "open x", "reset x"])
+def test_who_has_nothing_to_say_needs_no_output(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(words.split()) == 0
 
 
 def test_what_a_full_disk_does_not_take_is_dropped_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import sys
@@ -10,6 +9,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from unit.cli.command_line import Terminal
 
 from resilience import CircuitBreaker, Runtime, StorageUnavailable, cli
 from resilience.cli import catalogue, watch
@@ -187,13 +187,6 @@ def test_watch_shows_all_and_waits_as_long_as_it_is_told(run: Run, monkeypatch: 
     run("watch", "--interval", "250ms")
     assert waited == [1.0, 0.25]
     assert run("watch", "--interval", "0").status == 2
-
-
-class Terminal(io.StringIO):
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize("colour", [True, False])

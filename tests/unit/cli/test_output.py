@@ -58,6 +58,7 @@ def test_colour_does_not_move_columns() -> None:
 
 def test_a_cell_is_shortened() -> None:
     assert table(["A"], [["x" * 100]], colour=False, longest=10) == "A\nxxxxxxxxx…\n"
+    assert table(["A"], [["x" * 5000]], colour=False, longest=None) == f"A\n{'x' * 5000}\n"
 
 
 @pytest.mark.parametrize(

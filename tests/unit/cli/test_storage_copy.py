@@ -162,6 +162,14 @@ def test_a_damaged_record_that_is_there_is_left_for_inspection(places: Places) -
     assert (result, detail.partition(":")[0]) == ("failed", "the one that is there is damaged")
 
 
+def test_the_reason_of_a_failure_is_told_whole(places: Places, run: Run, tmp_path: Path) -> None:
+    places.put(places.old, "payments", WELL)
+    (tmp_path / "new").write_text("no folder")
+    done = run("storage", "copy", places.old, places.new)
+    assert done.status == 69
+    assert "is not a folder; remove what is there or choose another with RESILIENCE_STORAGE=file:///…\n" in done.out
+
+
 def test_one_storage_under_both_urls(run: Run) -> None:
     done = run("storage", "copy", "file:", "file:")
     assert (done.status, done.out) == (2, "")
