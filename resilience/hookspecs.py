@@ -64,6 +64,8 @@ def resilience_save(
         the old record or the new one, whole.
     :raises StorageConflict: the stored version is not `expected`; nothing was changed.  With `current`, the record
         that is committed now, where it costs nothing to bring it along.
+    :raises StorageCorrupt: the record is damaged, so nobody can tell whether its version is `expected`; a storage that
+        can tell that it is not may raise `StorageConflict`, without `current`.  It is never taken for nothing stored.
     :raises StorageUnavailable: anything wrong with the store itself, within `timeout`; with `outcome_unknown=True`
         if the record may have been committed all the same.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 
 from resilience.errors import PluginError, ResilienceError, StorageConflict
 from resilience.storage import Snapshot, Version
@@ -39,6 +40,14 @@ class FromURL:
 
         return Runtime(storage=self.url, environ=self.environ).opened.storage
 
+    def arguments(self, kind: Any) -> tuple[object, object]:
+        """Return URL and settings with which it makes a storage of this class."""
+        from resilience.runtime import Runtime
+
+        runtime = Runtime(storage=self.url, environ=self.environ)
+        scheme = self.url.partition(":")[0]
+        return runtime.opened.url, runtime.configuration.storage_settings(scheme, getattr(kind, "Settings", None))
+
 
 def as_factory(factory: Factory | str) -> Factory:
     """Return a factory that can be sent to another process; a URL stands for the plugin of its scheme."""
@@ -47,6 +56,17 @@ def as_factory(factory: Factory | str) -> Factory:
 
         return FromURL(factory, dict(Runtime().environ))
     return factory
+
+
+def arguments_of(factory: Factory, storage: object) -> tuple[object, object] | None:
+    """Return URL and settings with which a factory makes a storage; `None` if that cannot be told."""
+    if isinstance(factory, FromURL):
+        return factory.arguments(type(storage))
+    if not isinstance(factory, partial) or factory.func is not type(storage) or not factory.args:
+        return None
+    url, settings = (*factory.args, factory.keywords.get("settings"))[:2]
+    model = getattr(storage, "Settings", None)
+    return url, model() if settings is None and model is not None else settings
 
 
 class Handle:
@@ -100,7 +120,7 @@ class Handle:
 
     def load(self, key: Key, timeout: float = WAIT) -> Snapshot:
         """Call `resilience_load`."""
-        return _snapshot(self.road.loads, called("resilience_load", self.road.load, key, timeout))
+        return looked_at(self.road.loads, called("resilience_load", self.road.load, key, timeout))
 
     def save(
         self,
@@ -167,7 +187,7 @@ class Handle:
     async def aload(self, key: Key, timeout: float = WAIT) -> Snapshot:
         """Call `resilience_aload`."""
         assert self.ports.aload is not None  # noqa: S101 - checks ask before; for the type checkers
-        return _snapshot("resilience_aload", await awaited("resilience_aload", self.ports.aload, key, timeout))
+        return looked_at("resilience_aload", await awaited("resilience_aload", self.ports.aload, key, timeout))
 
     async def asave(
         self,
@@ -255,7 +275,11 @@ def _nothing() -> None:
     pass
 
 
-def _snapshot(hook: str, answer: object) -> Snapshot:
+def looked_at(hook: str, answer: object) -> Snapshot:
+    """Return a snapshot that a hook returned.
+
+    :raises Violation: it is none, or one that makes no sense.
+    """
     if not isinstance(answer, Snapshot):
         raise Violation(
             f"{hook} returned {type(answer).__name__}, not a Snapshot",
@@ -293,7 +317,7 @@ def _snapshot(hook: str, answer: object) -> Snapshot:
 
 
 def _saved(hook: str, answer: object) -> Snapshot:
-    snapshot = _snapshot(hook, answer)
+    snapshot = looked_at(hook, answer)
     if snapshot.version is None:
         raise Violation(
             f"{hook} returned a Snapshot of nothing",

@@ -27,6 +27,7 @@ from resilience.errors import (
 from resilience.testing.handle import Handle
 from resilience.testing.history import READ, WRITE, Diary
 from resilience.testing.violations import Violation
+from resilience.testing.watching import done_by
 from resilience.testing.workers import wait_until
 
 TYPE_CHECKING = False
@@ -429,6 +430,25 @@ def write_until_killed(handle: Handle, key: Key, who: str, path: str, seed: int)
     while True:
         add_one(handle, key, who, diary, chance.choice([0, 10, 300, 3000]))
         diary.operations.clear()
+
+
+def write_until(handle: Handle, key: Key, who: str, path: str, seed: int) -> None:
+    """Commit until a file is there."""
+    diary = Diary(who)
+    chance = random.Random(seed)  # noqa: S311 - sizes of payloads
+    while not os.path.exists(path):  # noqa: PTH110 - a path as text
+        add_one(handle, key, who, diary, chance.choice([0, 10, 300, 3000]))
+        diary.operations.clear()
+
+
+def fail_to_lock(handle: Handle, key: Key, times: int) -> int:
+    """Try so many times for a lock that somebody holds, every other time with a moment's patience; times in vain."""
+    return sum(not try_lock(handle, key, 0.001 * (turn % 2)) for turn in range(times))
+
+
+def made(_: Handle, factory: Factory) -> list[str]:
+    """Make one more storage object; what that did besides, in words."""
+    return done_by(factory)
 
 
 def fork_beside(handle: Handle, factory: Factory, key: Key, held: str, free: str) -> str:

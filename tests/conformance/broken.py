@@ -7,18 +7,20 @@ import json
 import os
 import random
 import socket
+import sqlite3
 import threading
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from conformance.references import CasStorage, FolderStorage, damage_folder
+from conformance.references import TABLE, CasStorage, FolderStorage, Opened, damage_folder
 
 from resilience import (
     Capability,
     Key,
     Snapshot,
     StorageConflict,
+    StorageCorrupt,
     StorageLockTimeout,
     StorageUnavailable,
     Version,
@@ -1102,6 +1104,107 @@ class LeavesItOpen(MemoryStorage):
         self.opened = ()
 
 
+class SavesOverDamage(FolderStorage):
+    """A save that takes a damaged record for nothing, though load does not."""
+
+    def current(self, key: Key, expected: Version | None) -> Version | None:
+        try:
+            return super().current(key, expected)
+        except StorageCorrupt:
+            return expected
+
+
+class ForgetsWhatItWaitedWith(FolderStorage):
+    """A lock that could not be had in time leaves its file open."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.forgotten: list[int] = []
+
+    def wait(self, descriptor: int, end: float, key: Key) -> None:
+        try:
+            super().wait(descriptor, end, key)
+        except StorageLockTimeout:
+            self.forgotten.append(os.dup(descriptor))
+            raise
+
+    def close(self) -> None:
+        while self.forgotten:
+            os.close(self.forgotten.pop())
+
+
+class Patient(Opened):
+    """A connection that waits by itself."""
+
+    def __init__(self, path: str) -> None:
+        self.pid = os.getpid()
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.connection.execute(TABLE)
+
+
+class WaitsByItself(CasStorage):
+    """Leaves it to its library to wait, which takes 5 s whatever the time-out is."""
+
+    def execute(self, key: Key | None, timeout: float, statement: str, *values: object) -> sqlite3.Cursor:
+        if getattr(self._local, "opened", None) is None:
+            self._local.opened = Patient(self.path)
+        return super().execute(key, timeout, statement, *values)
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        self.execute(key, timeout, "BEGIN EXCLUSIVE")
+        try:
+            return super().resilience_save(key, payload, expected, expires_at, timeout)
+        finally:
+            self.execute(key, timeout, "COMMIT")
+
+
+class RecordsOfAllKinds(MemoryStorage):
+    """Gives all records that it has, whatever the kind that was asked for."""
+
+    def records(self, kind: str) -> list[tuple[Key, Snapshot]]:
+        return [(key, record.snapshot) for key, record in self._records.items() if record.snapshot.version]
+
+
+class RecordsUnchecked(FolderStorage):
+    """Reads all records in one go, and checks none of them."""
+
+    def records(self, kind: str) -> Generator[tuple[Key, Snapshot]]:
+        for path in self.folder.glob("*.record"):
+            head, _, payload = path.read_bytes().partition(b"\n")
+            fields = json.loads(head)
+            if fields["key"][0] == kind:
+                yield Key(*fields["key"]), Snapshot(payload, Version(fields["incarnation"], fields["number"]))
+
+
+class RecordsOfBirth(MemoryStorage):
+    """Gives each record with the version that it was born with."""
+
+    def records(self, kind: str) -> list[tuple[Key, Snapshot]]:
+        found = [(key, record.snapshot) for key, record in self._records.items() if key.kind == kind]
+        return [(key, Snapshot(now.payload, Version(now.version.incarnation, 1))) for key, now in found if now.version]
+
+
+class UncheckedReader(FolderStorage):
+    """Looks at one record without its checksum."""
+
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        try:
+            head, _, payload = self.path(key).read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return Snapshot(None, None)
+        fields = json.loads(head)
+        return Snapshot(payload, Version(fields["incarnation"], fields["number"]))
+
+
+class NamesAnUncheckedReader(FolderStorage):
+    """Has a reader that finds the same records, and does not look at their checksums."""
+
+    reader = "conformance.broken:UncheckedReader"
+
+
 class Mistake(NamedTuple):
     """One broken storage: its class, the check that finds it, how it tells (one of several ways, if chance decides)."""
 
@@ -1207,4 +1310,11 @@ MISTAKES = [
     Mistake(CallsItTimedOut, "hurried_saves", "as if nothing were saved; it was"),
     Mistake(LeavesItOpen, "nothing_left_open", "descriptors and threads more are open after 30 loads and saves"),
     Mistake(AnswersInTime, "hurried_saves", "returned a Snapshot, and what it saved is not there"),
+    Mistake(SavesOverDamage, "damaged_saves", "`expected` None over a damaged record was committed", DAMAGE),
+    Mistake(ForgetsWhatItWaitedWith, "nothing_left_open", "after 30 waits in vain for a lock"),
+    Mistake(WaitsByItself, "stopped_writer", "while another process was stopped in the middle of a commit"),
+    Mistake(RecordsOfAllKinds, "records", "a record of the kind 'conformance'"),
+    Mistake(RecordsUnchecked, "records", "for a damaged record, for which load raises StorageCorrupt", DAMAGE),
+    Mistake(RecordsOfBirth, "records", "records gives version 1@"),
+    Mistake(NamesAnUncheckedReader, "reader", "for a damaged record, for which load raises StorageCorrupt", DAMAGE),
 ]

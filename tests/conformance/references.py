@@ -192,6 +192,12 @@ def damage_folder(storage: FolderStorage, key: Key) -> None:
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
+TABLE = (
+    "CREATE TABLE IF NOT EXISTS records (kind TEXT, name TEXT, payload BLOB, incarnation TEXT, number INTEGER,"
+    " PRIMARY KEY (kind, name))"
+)
+
+
 class Opened:
     """A connection of one thread, closed with the thread; one that a fork inherited is left alone."""
 
@@ -203,10 +209,7 @@ class Opened:
         self.connection.execute("PRAGMA journal_mode = WAL")
         # A commit outlives its process all the same; the lock is free before the disk has answered.
         self.connection.execute("PRAGMA synchronous = NORMAL")
-        self.connection.execute(
-            "CREATE TABLE IF NOT EXISTS records (kind TEXT, name TEXT, payload BLOB, incarnation TEXT,"
-            " number INTEGER, PRIMARY KEY (kind, name))"
-        )
+        self.connection.execute(TABLE)
 
     def __del__(self) -> None:
         if self.pid == os.getpid() and hasattr(self, "connection"):

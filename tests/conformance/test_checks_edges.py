@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from functools import partial
@@ -311,6 +312,215 @@ class TestDamage:
 
         storage.plan("save", 2, save).plan("save", 3, again)
         assert "has the version of the damaged one" in look("damaged", storage, damage=self.corrupt(storage)).what
+
+
+class Damaged(Memory):
+    """Its record is damaged once it says so; its saves then do as they are told."""
+
+    says: Any = None
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        if self.says is not None:
+            raise StorageCorrupt("damaged", key=key)
+        return super().resilience_load(key, timeout)
+
+    @hookimpl
+    def resilience_save(self, key: Key, payload: bytes, expected: Any, expires_at: Any, timeout: float) -> Snapshot:
+        if self.says is not None:
+            raise self.says
+        return super().resilience_save(key, payload, expected, expires_at, timeout)
+
+
+class Overwriting(Memory):
+    """Refuses a save over damage, and has written it all the same."""
+
+    damaged = False
+
+    @hookimpl
+    def resilience_save(self, key: Key, payload: bytes, expected: Any, expires_at: Any, timeout: float) -> Snapshot:
+        if self.damaged:
+            self._record(key).put(payload, Version("over", 1))
+        return super().resilience_save(key, payload, expected, expires_at, timeout)
+
+
+def becoming(storage: object, **values: object) -> Callable[[Any, Key], None]:
+    """Make a `damage` that sets attributes of a storage."""
+
+    def damage(_: object, __: Key) -> None:
+        vars(storage).update(values)
+
+    return damage
+
+
+class TestSavesOverDamage:
+    @pytest.mark.parametrize(
+        "says",
+        [StorageCorrupt("damaged"), StorageConflict("another")],
+    )
+    def test_either_error_will_do(self, says: Exception) -> None:
+        storage = Damaged()
+        assert look("damaged_saves", storage, damage=becoming(storage, says=says)).outcome == "passed"
+
+    @pytest.mark.parametrize("current", [Snapshot(None, None), Snapshot(b"half", Version("a", 1)), "nonsense"])
+    def test_a_conflict_that_knows_better(self, current: Any) -> None:
+        storage, says = Damaged(), StorageConflict("another", current=current)
+        result = look("damaged_saves", storage, damage=becoming(storage, says=says))
+        assert f"`expected` None over a damaged record raised StorageConflict with {current!r}" in result.what
+
+    def test_one_that_healed_itself(self) -> None:
+        assert look("damaged_saves", Memory(), damage=answering(None)).outcome == "passed"
+
+    def test_one_that_is_refused_and_done(self) -> None:
+        storage = Overwriting()
+        result = look("damaged_saves", storage, damage=becoming(storage, damaged=True))
+        assert "over a damaged record was refused, and load gives version 1@over" in result.what
+
+
+class Reading(Memory):
+    """Gives what it is told instead of its records."""
+
+    def __init__(self, answer: Callable[[list[Any]], Any]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def records(self, kind: str) -> Any:
+        return self.answer([(key, self.resilience_load(key, 0)) for key in self.resilience_keys() if key.kind == kind])
+
+
+Records = list[tuple[Key, Snapshot]]
+
+
+def only_keys(records: Records) -> Any:
+    return [key for key, _ in records]
+
+
+def plain_tuples(records: Records) -> Any:
+    return [(tuple(key), found) for key, found in records]
+
+
+def payloads(records: Records) -> Any:
+    return [(key, found.payload) for key, found in records]
+
+
+def all_but_one(records: Records) -> Any:
+    return records[1:]
+
+
+def twice(records: Records) -> Any:
+    return records * 2
+
+
+def in_lower_case(records: Records) -> Any:
+    return [(Key(key.kind, key.name.lower()), found) for key, found in records]
+
+
+def cut(records: Records) -> Any:
+    return [(key, Snapshot(b"cut", found.version)) for key, found in records]
+
+
+def more(records: Records) -> Any:
+    first = records[0][0]
+    return [*records, (Key(first.kind, first.name.replace("plain", "never saved")), None)]
+
+
+def to_be_loaded(records: Records) -> Any:
+    of_others = (Key("conformance-read", "of somebody else"), Snapshot(b"{}", Version("a", 1)))
+    return [*((key, None) for key, _ in records), of_others]
+
+
+class TestRecords:
+    @pytest.mark.parametrize(
+        ("answer", "says"),
+        [
+            (only_keys, "not a pair of a Key and a Snapshot"),
+            (plain_tuples, "not a pair of a Key and a Snapshot"),
+            (payloads, "records returned bytes, not a Snapshot"),
+            (all_but_one, "plain' 0 times; it is stored once"),
+            (twice, "plain' 2 times; it is stored once"),
+            (in_lower_case, "it is stored once"),
+            (cut, "gives another payload than load, both with version 3@"),
+            (more, "never saved', for which nothing is stored"),
+        ],
+    )
+    def test_wrong_answers(self, answer: Any, says: str) -> None:
+        result = look("records", Reading(answer))
+        assert result.outcome == "failed"
+        assert says in result.what
+
+    def test_some_that_are_to_be_loaded_and_some_of_others(self) -> None:
+        storage = Reading(to_be_loaded)
+        assert look("records", storage).outcome == "passed"
+
+    def test_one_that_raises_is_a_note(self) -> None:
+        result = look("records", Reading(raising(OSError("no"))))
+        assert (result.outcome, len(result.notes)) == ("passed", 1)
+        assert "records raised OSError: no; `resilience status` loads each record instead" in result.notes[0]
+
+    def test_a_storage_that_cannot_delete(self) -> None:
+        storage = Reading(list)
+        storage.resilience_delete = None  # type: ignore[assignment,method-assign]
+        assert look("records", storage).outcome == "passed"
+
+
+class Named(FolderStorage):
+    reader = "conformance.test_checks_edges:Blind"
+
+
+class Blind:
+    """A reader that never answers."""
+
+    def __init__(self, url: str, settings: None) -> None:
+        self.url = url
+
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        raise OSError(self.url)
+
+
+class Missing(FolderStorage):
+    reader = "conformance.test_checks_edges:Nobody"
+
+
+class TestReader:
+    def test_one_that_never_answers_is_a_note(self, tmp_path: Path) -> None:
+        result = look_at_factory("reader", partial(Named, f"folder:{tmp_path}", settings=None))
+        assert (result.outcome, len(result.notes)) == ("passed", 1)
+        assert "the reader raised at each look" in result.notes[0]
+
+    def test_one_that_is_not_there(self, tmp_path: Path) -> None:
+        result = look_at_factory("reader", partial(Missing, f"folder:{tmp_path}"))
+        assert "checks_edges:Nobody', and to import it raised AttributeError" in result.what
+
+    def test_one_that_nobody_knows_how_to_make(self, tmp_path: Path) -> None:
+        result = look_at_factory("reader", lambda: Named(f"folder:{tmp_path}"))
+        assert "the factory is neither a URL nor functools.partial of the class" in result.reason
+
+    def test_one_of_a_url(self, tmp_path: Path) -> None:
+        assert look_at_factory("reader", f"file://{tmp_path}/state").outcome == "passed"
+
+
+class DoesIO(FolderStorage):
+    """Makes its folder, a file and a connection when it is made."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "made").write_text("")
+        (self.folder / "made").read_text()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect_ex(str(self.folder / "nobody"))
+
+
+def test_what_a_constructor_does_is_a_note(tmp_path: Path) -> None:
+    result = look_at_factory("made", partial(DoesIO, f"folder:{tmp_path}"))
+    assert result.outcome == "passed"
+    did = [note.partition(":")[0].removeprefix("making a storage ") for note in result.notes]
+    assert did == [
+        f"makes the directory '{tmp_path}'",
+        f"opens '{tmp_path}/made' for writing",
+        f"connects a socket to '{tmp_path}/nobody'",
+    ]
+    assert look_at_factory("made", f"file://{tmp_path}/state").notes == ()
 
 
 class TestLocks:

@@ -43,6 +43,7 @@ HEAVY = {
         "killed_holder",
         "killed_writers",
         "stopped_holder",
+        "stopped_writer",
         "fork",
         "forked_at_work",
         "lock_is_handed_on",
@@ -469,6 +470,8 @@ def test_version_2_of_the_kit_never_changes() -> None:
         *("discard_spares", "many_records"),
         *("forked_at_work", "awaited_forked_at_work", "hurried_saves", "awaited_hurried_saves"),
         *("nothing_left_open", "awaited_nothing_left_open"),
+        *("damaged_saves", "awaited_damaged_saves", "stopped_writer", "awaited_stopped_writer"),
+        *("records", "reader", "made"),
         *("loop_stays_free", "cancelled_saves", "cancelled_calls"),
     ]
     assert sorted(check.name for check in all_checks("2")) == sorted(VERSION_1.split() + brought)

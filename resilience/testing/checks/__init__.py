@@ -11,6 +11,7 @@ from resilience.testing.checks import (
     freshness,
     locking,
     processes,
+    reading,
     speed,
 )
 from resilience.testing.checks.registry import Check, all_checks
@@ -26,5 +27,6 @@ __all__ = [
     "freshness",
     "locking",
     "processes",
+    "reading",
     "speed",
 ]

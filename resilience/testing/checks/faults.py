@@ -1,22 +1,24 @@
-"""Damaged records, and a store that does not answer."""
+"""Damaged records, a store that does not answer, and a process that stands still in the middle of a commit."""
 
 from __future__ import annotations
 
 from resilience import clock
-from resilience.errors import StorageCorrupt, StorageError, StorageLockTimeout, StorageUnavailable
-from resilience.storage import Capability
+from resilience.errors import StorageConflict, StorageCorrupt, StorageError, StorageLockTimeout, StorageUnavailable
+from resilience.storage import Capability, Snapshot, Version
 from resilience.testing.checks.locking import slack
 from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.handle import Handle
-from resilience.testing.jobs import LONG, checked, hurry, payload_of, was_saved
+from resilience.testing.jobs import LONG, checked, hurry, made, payload_of, touch, was_saved, write_until
 from resilience.testing.roads import CALLED
 from resilience.testing.subject import Background
 from resilience.testing.violations import Skipped, Violation
+from resilience.testing.workers import Failed, wait_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from resilience.storage import Key
     from resilience.testing.subject import Subject
+    from resilience.testing.workers import Worker
 
 
 @check("a damaged record raises StorageCorrupt; set aside, it makes room; others are untouched")
@@ -60,6 +62,54 @@ def check_damaged(subject: Subject) -> None:
         )
 
 
+@check(
+    "a save over a damaged record is refused, but for one with its version", kit=SECOND, after=("conflicts", "damaged")
+)
+def check_damaged_saves(subject: Subject) -> None:
+    """Damage a record, and save with versions that it never had or has no more."""
+    if subject.damage is None:
+        raise Skipped("no way to damage a record was given: define damage(storage, key), or give --damage")
+    handle, key = subject.handle, subject.key()
+    old = handle.put(key, b'{"n": 1}').version
+    kept = handle.put(key, b'{"n": 2}')
+    subject.damage(handle.storage, key)
+    for who in (handle, *([subject.another()] if subject.is_shared else [])):
+        for wrong, case in (
+            (None, "`expected` None"),
+            (old, "the version before the stored one"),
+            (Version("never stored", 2), "a version that was never stored"),
+        ):
+            _refuses(who, key, wrong, case, kept)
+
+
+def _refuses(handle: Handle, key: Key, wrong: Version | None, case: str, kept: Snapshot) -> None:
+    current: object = None
+    try:
+        with handle.lock(key):
+            handle.save(key, b'{"n": "over damage"}', wrong)
+        done = "was committed"
+    except StorageCorrupt:
+        done = ""
+    except StorageConflict as conflict:
+        done, current = "", conflict.current
+    if not done:
+        try:
+            found = handle.load(key)
+            done = "" if found.version == kept.version else f"was refused, and load gives version {found.version}"
+        except StorageCorrupt:
+            pass
+    if not done and current is not None and (not isinstance(current, Snapshot) or current.version != kept.version):
+        done = f"raised StorageConflict with {current!r} as what is stored"
+    if done:
+        raise Violation(
+            f"a save with {case} over a damaged record {done}",
+            "whoever comes late begins anew without a word: an open breaker is closed, no `state_reset` is told, and"
+            " nothing is left to inspect",
+            "a damaged record is not 'nothing stored': raise StorageCorrupt from save as from load, or StorageConflict"
+            " without `current`; the engine loads, and sets the record aside by resilience_discard",
+        )
+
+
 def _is_corrupt(handle: Handle, key: Key, payload: bytes | None) -> bool:
     try:
         found = handle.load(key)
@@ -78,6 +128,14 @@ def _is_corrupt(handle: Handle, key: Key, payload: bytes | None) -> bool:
         "keep a checksum with payload and version, check it at each load, and raise StorageCorrupt; 'nothing stored' is"
         " only for what is not there",
     )
+
+
+@check("making a storage changes and reaches nothing, or it is said what it does", kit=SECOND, roads=(CALLED,))
+def check_made(subject: Subject) -> None:
+    """Let a process that has made a storage before make another one, and tell what that does."""
+    subject.need_processes()
+    for done in subject.in_process(made, subject.factory):
+        subject.note(f"making a storage {done}: if its constructor does, let it do no I/O, but connect at first use")
 
 
 @check("a store that does not answer is StorageUnavailable, in time", after=("hooks",))
@@ -171,6 +229,78 @@ def _look_at_hurried(subject: Subject, hurried: list[tuple[Key, float, object]])
             "raise StorageUnavailable with outcome_unknown=True from the moment at which the request may have been"
             " sent, for a time-out and for a connection that is lost; and send it no second time",
         )
+
+
+@check(
+    "while another process is stopped in the middle of a commit, loads end in time",
+    kit=SECOND,
+    after=("counts_processes", "load_takes_no_lock"),
+    limit=60,
+)
+def check_stopped_writer(subject: Subject) -> None:
+    """Stop a process that commits at any moment, many times, and load meanwhile: by this storage and by a new one."""
+    subject.need_processes()
+    subject.need_posix()
+    handle, key = subject.handle, subject.key()
+    with subject.signs() as signs:
+        worker = subject.begin(0, write_until, key, "a writer", signs / "end", subject.chance.getrandbits(32), limit=60)
+        wait_until(lambda: handle.load(key).version is not None or worker.pipe.poll(0), "a commit elsewhere", 20.0)
+        begun = clock.monotonic()
+        handle.put(subject.key(), payload_of(1, "this process"))
+        takes = clock.monotonic() - begun
+        for _ in range(subject.pick(20, 60)):
+            clock.sleep(subject.chance.uniform(0, 0.001 + takes))
+            _load_beside(subject, worker, key)
+        touch(signs / "end")
+        try:
+            worker.answer(20.0)
+        except Failed as failed:
+            subject.workers.replace(worker)
+            raise _stopped(f"a process that was stopped now and then could not go on: {failed.briefly}") from failed
+
+
+def _load_beside(subject: Subject, worker: Worker, key: Key) -> None:
+    """Stop a process, and load by a storage in use and by one that was just made."""
+    fresh = Handle.open(subject.factory, subject.road)
+    try:
+        worker.stop()
+        try:
+            for who, handle in (("", subject.handle), (" of a storage that was just made", fresh)):
+                # A machine that has much else to do is late by itself, now and then; beside who is stopped, all are.
+                if all(_is_late(handle, key, slack(subject)) for _ in range(2)):
+                    raise _stopped(
+                        f"while another process was stopped in the middle of a commit, two loads{who}, one after the"
+                        f" other, took longer than {BRIEFLY + slack(subject):g} s each, with a time-out of {BRIEFLY:g}"
+                    )
+        finally:
+            worker.resume()
+    finally:
+        fresh.close()
+
+
+def _stopped(what: str) -> Violation:
+    return Violation(
+        what,
+        "one process that is stopped, swapped out or debugged keeps every call of all others waiting",
+        "let nothing that load calls wait longer than `timeout`: libraries have waits of their own, such as the 5 s of"
+        " sqlite3.connect, a pool's time-out, a lock; set them to what is left, or to 0 and look again until the time"
+        " is up, then raise StorageUnavailable",
+    )
+
+
+BRIEFLY = 0.1
+"""Seconds that a load has beside a process that is stopped."""
+
+
+def _is_late(handle: Handle, key: Key, patience: float) -> bool:
+    loading = Background(handle.load, key, BRIEFLY)
+    if not loading.is_done(BRIEFLY + patience):
+        return True
+    try:
+        loading.result(1)
+    except StorageError:
+        pass  # that others keep it from an answer may be said, in time
+    return False
 
 
 def _locked(handle: Handle, key: Key) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 GROUPS = (
     "contract",
+    "reading",
     "locking",
     "freshness",
     "awaitable",

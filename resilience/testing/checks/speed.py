@@ -9,8 +9,10 @@ import threading
 from resilience import clock
 from resilience.errors import StorageUnavailable
 from resilience.storage import Capability
+from resilience.testing.checks.locking import subject_waits
 from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.handle import Handle
+from resilience.testing.jobs import fail_to_lock, hold, touch
 from resilience.testing.roads import CALLED
 from resilience.testing.subject import Background
 from resilience.testing.violations import Violation
@@ -65,9 +67,12 @@ def _median(function: Callable[[], object], times: int) -> float:
     return sorted(taken)[len(taken) // 2]
 
 
-@check("calls, and threads that end, leave nothing open", kit=SECOND)
+@check("calls, and threads that end, leave nothing open", kit=SECOND, after=("round_trip", "lock_timeout"))
 def check_nothing_left_open(subject: Subject) -> None:
-    """Call a storage again and again, in threads that end, and where no store answers; count what is open."""
+    """Call a storage again and again, in threads that end, for locks in vain, and where no store answers.
+
+    What is open is counted before and after.
+    """
     subject.need_posix()
     handle, key = subject.handle, subject.key()
     handle.put(key, b"{}")
@@ -78,6 +83,8 @@ def check_nothing_left_open(subject: Subject) -> None:
         handle.load(key)
         Background(handle.load, key).result(10.0)
     _see_little_open(before, "loads and saves, some of them in threads that have ended")
+    if subject.has_lock():
+        _lock_in_vain(subject)
     if subject.unreachable is None:
         return
     away = Handle.open(subject.unreachable, subject.road)
@@ -91,6 +98,28 @@ def check_nothing_left_open(subject: Subject) -> None:
 
 CALLS = 30
 """Of each kind.  A pool that grows by less, or threads for calls of an event loop, are none of one for each call."""
+
+
+def _lock_in_vain(subject: Subject) -> None:
+    """Wait in vain for a lock that another thread of this process has, and for one that another process has."""
+    handle, key = subject.handle, subject.key()
+    with handle.lock(key):
+        _count_in_vain(handle, key)
+    if not subject.is_shared:
+        return
+    with subject.signs() as signs:
+        worker = subject.begin(0, hold, key, signs / "held", signs / "free", 20.0, None)
+        subject_waits(signs / "held")
+        _count_in_vain(handle, key)
+        touch(signs / "free")
+        worker.answer()
+
+
+def _count_in_vain(handle: Handle, key: Key) -> None:
+    Background(fail_to_lock, handle, key, 2).result(10.0)
+    before = _open_now()
+    Background(fail_to_lock, handle, key, CALLS).result(10.0)
+    _see_little_open(before, "waits in vain for a lock that somebody else held")
 
 
 def _in_vain(away: Handle, key: Key) -> None:
