@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from resilience.cell import NEVER, Cell, Memo
 from resilience.errors import ConfigurationError, PolicyRejected
-from resilience.permits import Permit, checked_duration, class_name, error_name, parse_token, pop, push
+from resilience.permits import Permit, checked_duration, class_name, error_name, kept_text, parse_token, pop, push
 from resilience.policy import FAILURE, NEUTRAL, SUCCESS
 from resilience.storage import Key
 
@@ -211,11 +211,14 @@ class Guard:
     def control(self, verb: str, /, **arguments: object) -> None:
         """Change the state by hand: the policy gets a `resilience.policy.Control`.
 
+        Texts among the arguments, such as a reason, are kept for all to see: they lose the secrets of URLs.
+
         :raises ValueError: it makes no sense to the policy.
         :raises StorageError: the storage did not do it; with `outcome_unknown`, it may have.
         """
         cell = self._bound()
-        cell.reach().control(cell, verb, arguments)
+        texts = {name: kept_text(value) for name, value in arguments.items() if isinstance(value, str)}
+        cell.reach().control(cell, verb, {**arguments, **texts})
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function under protection and return what it returns.

@@ -124,8 +124,19 @@ def checked_duration(duration: float) -> float:
 
 
 def error_name(error: BaseException | str | None) -> str | None:
-    """Return the class name of an error, as it is kept in a record."""
-    return error if error is None or isinstance(error, str) else class_name(type(error))
+    """Return the class name of an error, or what was said of it, as it is kept in a record."""
+    if error is None:
+        return None
+    return kept_text(error) if isinstance(error, str) else class_name(type(error))
+
+
+def kept_text(text: str) -> str:
+    """Return what somebody said as it is kept in a record: without the secrets of a URL that it quotes."""
+    if "://" not in text:
+        return text
+    from resilience.redaction import redact_within
+
+    return redact_within(text)
 
 
 class_name: Callable[[type], str] = type.__dict__["__name__"].__get__

@@ -16,7 +16,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from resilience import CircuitBreaker, CircuitOpenError, CircuitState, ConfigurationError, Runtime
+from resilience import CircuitBreaker, CircuitOpenError, CircuitState, CircuitStatus, ConfigurationError, Key, Runtime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
@@ -635,3 +635,37 @@ class TestObjects:
             str(rejection.value),
         )
         assert again.reason == "maintenance"
+
+
+class TestWhatIsKept:
+    """A record is for all to see, so what somebody said with a password in it is kept without."""
+
+    URL = "redis://me:hunter2@host/0"
+
+    @pytest.fixture
+    def kept(self, breaker: CircuitBreaker, runtime: Runtime) -> Callable[[], bytes]:
+        def kept() -> bytes:
+            payload = runtime.opened.ports.load(Key("circuit_breaker", breaker.name), 1).payload
+            assert payload is not None
+            return payload
+
+        return kept
+
+    @pytest.mark.parametrize("control", ["force_open", "disable", "metrics_only", "close", "reset"])
+    def test_a_reason(self, control: str, breaker: CircuitBreaker, kept: Callable[[], bytes]) -> None:
+        getattr(breaker, control)(reason=f"see {self.URL}")
+        assert breaker.status().reason == "see redis://***@host/0"
+        assert b"hunter2" not in kept()
+
+    def test_an_error(self, breaker: CircuitBreaker, kept: Callable[[], bytes]) -> None:
+        breaker.record_failure(f"no answer of {self.URL}")
+        assert breaker.status().last_error == "no answer of redis://***@host/0"
+        breaker.acquire().failure(f"again {self.URL}")
+        assert breaker.status().last_error == "again redis://***@host/0"
+        assert b"hunter2" not in kept()
+
+    def test_a_state_that_is_restored(self, breaker: CircuitBreaker, kept: Callable[[], bytes]) -> None:
+        breaker.restore(CircuitStatus(state="forced_open", last_error=self.URL, reason=self.URL))
+        status = breaker.status()
+        assert (status.last_error, status.reason) == ("redis://***@host/0", "redis://***@host/0")
+        assert b"hunter2" not in kept()

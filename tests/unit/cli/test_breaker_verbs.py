@@ -291,6 +291,18 @@ def test_status_escapes_what_others_wrote(run: Run) -> None:
     assert shown(run, "y")["reason"] == "line\nline\u202e"
 
 
+def test_a_password_that_somebody_quotes_is_kept_nowhere(run: Run, tmp_path: Path) -> None:
+    assert run("failure", "x", "--error", "redis://me:hunter2@host/0") == (0, "", "")
+    assert run("open", "y", "--reason", "see redis://me:hunter2@host/0") == (0, "", "")
+    for words in ("status", "status --json", "events"):
+        out = run(*words.split()).out
+        assert "redis://***@host/0" in out
+        assert "hunter2" not in out
+    kept = [path.read_bytes() for path in (tmp_path / "state-home").rglob("*") if path.is_file()]
+    assert any(b"redis://***@host/0" in data for data in kept)
+    assert not any(b"hunter2" in data for data in kept)
+
+
 @pytest.mark.parametrize("words", ["status", "events"])
 def test_only_a_terminal_gets_less_than_all(words: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "the gateway is being repaired " * 12
