@@ -9,6 +9,7 @@ import sys
 from mmap import ACCESS_READ, mmap
 
 from resilience import ResilienceError
+from resilience_filelock._errors import FULL
 from resilience_filelock._folder import DAMAGED, TEMPORARY, list_keys
 from resilience_filelock._lock import native
 from resilience_filelock._paths import file_system_of, is_network, prepare
@@ -29,6 +30,7 @@ import os, sys
 from filelock import lock_descriptor
 print(lock_descriptor(os.open(sys.argv[1], os.O_RDWR), blocking=False))
 """
+_ROOM: Final = "make room: a new record needs 4 KiB"
 _CHOOSE: Final = "choose another folder with RESILIENCE_STORAGE=file:///absolute/folder"
 
 
@@ -43,27 +45,38 @@ def examine(folder: str, *, mapped: bool, network_allowed: bool) -> list[Row]:
     rows.append(("folder", True, f"{folder}, uid {status.st_uid}, mode {status.st_mode & 0o7777:04o}", ""))
     rows.append(_file_system(folder, allowed=network_allowed))
     free = shutil.disk_usage(folder).free
-    fix = "" if free >= _ENOUGH else "make room: a new record needs 4 KiB"
+    fix = "" if free >= _ENOUGH else _ROOM
     rows.append(("free space", free >= _ENOUGH, f"{free >> 20} MiB", fix))
     probe = os.path.join(folder, f"doctor.{os.urandom(8).hex()}{TEMPORARY}")
     try:
         descriptor = os.open(probe, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        rows.append(
-            ("write", False, f"{probe}: {error.strerror}", f"make the folder writable for this user, or {_CHOOSE}")
-        )
+        rows.append(_unwritable(probe, error))
     else:
         try:
-            pwrite(descriptor, bytes(HEAD_END), 0)
-            rows.append(("write", True, "a file can be made and written", ""))
-            if mapped:
-                rows.append(_try("mapping", lambda: _mapping(descriptor), "set RESILIENCE_FILE__FRESHNESS=read"))
-            rows.append(_try("lock", lambda: _lock(descriptor, probe), _CHOOSE))
+            rows.extend(_file(descriptor, probe, mapped=mapped))
         finally:
             os.close(descriptor)
             os.unlink(probe)
     rows.extend(_records(folder))
     return rows
+
+
+def _file(descriptor: int, path: str, *, mapped: bool) -> Iterator[Row]:
+    try:
+        pwrite(descriptor, bytes(HEAD_END), 0)
+    except OSError as error:
+        yield _unwritable(path, error)
+    else:
+        yield ("write", True, "a file can be made and written", "")
+        if mapped:
+            yield _try("mapping", lambda: _mapping(descriptor), "set RESILIENCE_FILE__FRESHNESS=read")
+    yield _try("lock", lambda: _lock(descriptor, path), _CHOOSE)
+
+
+def _unwritable(path: str, error: OSError) -> Row:
+    fix = _ROOM if error.errno in FULL else f"make the folder writable for this user, or {_CHOOSE}"
+    return ("write", False, f"{path}: {error.strerror or error}", fix)
 
 
 def _try(name: str, check: Callable[[], str | None], fix: str) -> Row:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from resilience import Key
 
 _ONE_FILE: Final = frozenset([errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ETXTBSY])
-_FULL: Final = frozenset([errno.ENOSPC, errno.EDQUOT])
+FULL: Final = frozenset([errno.ENOSPC, errno.EDQUOT])
 _DENIED: Final = frozenset([errno.EACCES, errno.EPERM])
 _HINTS: Final = {
     errno.ELOOP: "a symbolic link stands where the file should be; remove it",
@@ -32,9 +32,18 @@ _HINTS: Final = {
     errno.ENOLCK: "the file system has no locks; choose another folder with RESILIENCE_STORAGE",
     errno.ENOSYS: "the system has no file locks; choose another storage with RESILIENCE_STORAGE",
 }
+_NO_FOLDER: Final = (
+    "what stands there, or in the path to it, is not a folder; remove it or choose another with "
+    "RESILIENCE_STORAGE=file:///absolute/folder"
+)
 NOT_OURS: Final = _ONE_FILE | _DENIED | {errno.ENOENT}
 """What opening a file fails with that is no record of ours, or no longer: to list records passes it over."""
 NOT_THERE: Final = (FileNotFoundError, NotADirectoryError)
+
+
+def fix_of_folder(error: OSError, otherwise: str) -> str:
+    """Say what to do where a folder cannot be used."""
+    return _NO_FOLDER if isinstance(error, NotADirectoryError) else otherwise
 
 
 def unavailable(error: OSError, doing: str, path: str, key: Key, *, unknown: bool = False) -> StorageUnavailable:
@@ -47,7 +56,7 @@ def unavailable(error: OSError, doing: str, path: str, key: Key, *, unknown: boo
         error.errno in _ONE_FILE
         or (error.errno in _DENIED and os.access(os.path.dirname(path), os.R_OK | os.W_OK | os.X_OK))
         # Files that are there are written in place: on a full disk they go on.
-        or (error.errno in _FULL and not os.path.lexists(path))
+        or (error.errno in FULL and not os.path.lexists(path))
     )
     hint = _HINTS.get(error.errno or 0)
     text = f"{doing} {key} in {path!r}: {error.strerror or error}" + (f"; {hint}" if hint else "")

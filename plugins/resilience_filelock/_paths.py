@@ -137,9 +137,12 @@ def prepare(folder: str) -> None:
             link = os.lstat(folder)
         status = os.stat(folder) if stat.S_ISLNK(link.st_mode) else link
     except OSError as error:
+        from resilience_filelock._errors import fix_of_folder
+
+        fix = "make it writable for this user, or choose another with RESILIENCE_STORAGE=file:///absolute/folder"
         raise StorageUnavailable(
             f"the state folder {folder!r} cannot be made or read: {error.strerror or error}; "
-            "make it writable for this user, or choose another with RESILIENCE_STORAGE=file:///absolute/folder"
+            f"{fix_of_folder(error, fix)}"
         ) from error
     if problem := distrust(link, status):
         raise StorageUnavailable(f"the state folder {folder!r} {problem}")

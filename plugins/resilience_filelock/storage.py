@@ -19,7 +19,7 @@ from resilience import (
     clock,
     hookimpl,
 )
-from resilience_filelock._errors import NOT_THERE, unavailable
+from resilience_filelock._errors import NOT_THERE, fix_of_folder, unavailable
 from resilience_filelock._file import (
     LOOK,
     Mode,
@@ -390,7 +390,8 @@ class FileStorage:
             return list_keys(self.folder)
         except OSError as error:
             raise StorageUnavailable(
-                f"cannot list {self.folder!r}: {error.strerror or error}; make it readable for this user"
+                f"cannot list {self.folder!r}: {error.strerror or error}; "
+                f"{fix_of_folder(error, 'make it readable for this user')}"
             ) from error
 
     def records(self, kind: str) -> Iterable[tuple[Key, Snapshot | None]]:

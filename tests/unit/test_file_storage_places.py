@@ -184,7 +184,10 @@ def test_parents_are_made_and_private(tmp_path: Path, mask: int) -> None:
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     refused(f"file://{tmp_path}/state", "is not a folder; remove")
-    refused(f"file://{tmp_path}/state/below", "cannot be made or read: Not a directory")
+    refused(f"file://{tmp_path}/state/below", "cannot be made or read: Not a directory; .* is not a folder; remove")
+    for path in ("state", "state/below"):
+        with pytest.raises(StorageUnavailable, match=r"cannot list.*: Not a directory; .* is not a folder; remove"):
+            FileStorage(f"file://{tmp_path}/{path}").resilience_keys()
     assert (tmp_path / "state").read_text() == "a file"
 
 
@@ -829,6 +832,19 @@ def test_examine_tells_a_folder_that_cannot_be_written(tmp_path: Path, fail: Fai
     put(one, b"here")
     fail(os, "open", errno.EROFS)
     assert not rows(one)["write"][0]
+
+
+@pytest.mark.parametrize(("place", "name"), [(os, "open"), (_doctor, "pwrite")])
+def test_examine_tells_a_full_disk_and_goes_on(tmp_path: Path, fail: Failing, place: object, name: str) -> None:
+    one = FileStorage(f"file://{tmp_path}/state")
+    put(one, b"here")
+    fail(place, name, errno.ENOSPC)
+    found = rows(one)
+    assert found["write"][1].endswith(": No space left on device")
+    assert found["write"][2].startswith("make room")
+    assert {"free space", "records"} <= found.keys()
+    assert "mapping" not in found
+    assert not list(tmp_path.glob("state/*.new"))
 
 
 def test_examine_tells_memory_that_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ def test_the_file_storage_is_well_and_nothing_is_left_behind(run: Run, tmp_path:
     assert rows["push"]["detail"].endswith(", without a load")
     with Runtime() as runtime:
         assert runtime.keys() == []
+    assert not list((tmp_path / "state-home").rglob("probe-*"))
 
 
 def test_so_is_one_that_compares_and_sets(
