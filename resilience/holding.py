@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from resilience.storage import Key, Version
 
 _OPTIONAL = ("keys", "delete", "aload", "asave")
-_PASSED = frozenset({"examine", "folder", "prepare", "records"})
+_PASSED = frozenset({"examine", "folder", "missing", "prepare", "records"})
 """What is no hook and yet asked of a storage.  Anything else is not passed on: it might show what is kept as it is."""
 
 
 class HoldingStorage:
     """Passes everything on to the storage that it holds, and every payload through `outgoing` and `incoming`.
 
-    A subclass overrides these two.  What is no hook and optional (`examine`, `prepare`, `records`, the `folder` of one
-    that has its place on this machine) is the inner storage's.
+    A subclass overrides these two.  What is no hook and optional (`examine`, `missing`, `prepare`, `records`, the
+    `folder` of one that has its place on this machine) is the inner storage's.
 
     :param url: the whole one: ``name+inner:…``.
     :param settings: an instance of the subclass's `Settings`, if it has one.

@@ -35,6 +35,12 @@ def _breaker(shell: Shell, arguments: Namespace) -> CircuitBreaker:
     return CircuitBreaker.stored(arguments.name, shell.runtime)
 
 
+def _changed(shell: Shell, arguments: Namespace) -> CircuitBreaker:
+    """Make the breaker for a verb that changes it, which somebody should see afterwards."""
+    shell.expect_sharing()
+    return _breaker(shell, arguments)
+
+
 # --- a call -----------------------------------------------------------------------------------------------------------
 
 
@@ -68,12 +74,12 @@ def _ask(shell: Shell, arguments: Namespace) -> int:
 
 
 def _success(shell: Shell, arguments: Namespace) -> int:
-    _breaker(shell, arguments).record_success(token=arguments.token, strict=True)
+    _changed(shell, arguments).record_success(token=arguments.token, strict=True)
     return OK
 
 
 def _failure(shell: Shell, arguments: Namespace) -> int:
-    _breaker(shell, arguments).record_failure(arguments.error, token=arguments.token, strict=True)
+    _changed(shell, arguments).record_failure(arguments.error, token=arguments.token, strict=True)
     return OK
 
 
@@ -82,7 +88,7 @@ def _run(shell: Shell, arguments: Namespace) -> int:
 
     return run(
         shell,
-        _breaker(shell, arguments),
+        _changed(shell, arguments),
         arguments.command,
         ok_status=arguments.ok_status,
         timeout=arguments.timeout,
@@ -94,27 +100,27 @@ def _run(shell: Shell, arguments: Namespace) -> int:
 
 
 def _open(shell: Shell, arguments: Namespace) -> int:
-    _breaker(shell, arguments).force_open(arguments.seconds, arguments.reason)
+    _changed(shell, arguments).force_open(arguments.seconds, arguments.reason)
     return OK
 
 
 def _disable(shell: Shell, arguments: Namespace) -> int:
-    _breaker(shell, arguments).disable(arguments.seconds, arguments.reason)
+    _changed(shell, arguments).disable(arguments.seconds, arguments.reason)
     return OK
 
 
 def _metrics_only(shell: Shell, arguments: Namespace) -> int:
-    _breaker(shell, arguments).metrics_only(arguments.seconds, arguments.reason)
+    _changed(shell, arguments).metrics_only(arguments.seconds, arguments.reason)
     return OK
 
 
 def _close(shell: Shell, arguments: Namespace) -> int:
-    _breaker(shell, arguments).close(arguments.reason)
+    _changed(shell, arguments).close(arguments.reason)
     return OK
 
 
 def _reset(shell: Shell, arguments: Namespace) -> int:
-    _breaker(shell, arguments).reset(arguments.reason)
+    _changed(shell, arguments).reset(arguments.reason)
     return OK
 
 

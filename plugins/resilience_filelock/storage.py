@@ -473,6 +473,12 @@ class FileStorage:
             raise unavailable(unsure.args[0], "cannot set aside", entry.path, key, unknown=True) from unsure
         return None
 
+    def missing(self) -> str:
+        """Say that the folder is not there, for ``resilience storage copy``, and make none; ``""``: it is."""
+        if os.path.lexists(self.folder):
+            return ""
+        return f"there is no folder {self.folder!r}; see that its name is spelt right"
+
     def examine(self) -> list[tuple[str, bool, str, str]]:
         """Look at everything the storage leans on, for ``resilience doctor``: (what, whether it is well, detail, fix).
 

@@ -79,6 +79,18 @@ class Shell:
 
         return lets_in(plan, environ, kind, name)
 
+    def expect_sharing(self) -> None:
+        """Note that what this run changes ends with it, where the storage is for one process alone.
+
+        For a verb that changes something.
+
+        :raises ResilienceError: the storage cannot be opened.
+        """
+        from resilience.cli.sharing import is_shared, unshared
+
+        if not is_shared(self.runtime):
+            self.notes.append(unshared(self.runtime))
+
     def _enter(self, manager: Any) -> None:
         manager.__enter__()
         self._entered.append(manager)

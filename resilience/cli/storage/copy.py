@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from resilience.cli.output import DIM, GREEN, RED, paint
 from resilience.cli.parser import UsageError
+from resilience.cli.sharing import is_shared, unshared
 from resilience.cli.statuses import OK, UNAVAILABLE
 from resilience.clock import SystemClock
 from resilience.errors import (
@@ -24,7 +25,7 @@ from resilience.runtime import Runtime
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from resilience.cli.shell import Shell
     from resilience.storage import Key, Snapshot
@@ -61,22 +62,38 @@ class Record(NamedTuple):
 def run(shell: Shell, arguments: Namespace) -> int:
     """Copy all records and show what came of each.
 
-    :raises UsageError: both URLs are one.
+    :raises UsageError: both URLs are one, or one is of a storage that ends with this process.
     :raises ConfigurationError: a URL or a variable is wrong.
     :raises PluginError: a plugin does not load.
-    :raises StorageUnavailable: the first storage does not answer, or cannot list its records.
+    :raises StorageUnavailable: the first storage is not there, does not answer, or cannot list its records.
     """
     environ = shell.runtime.environ
     source, target = (Runtime(storage=vars(arguments)[end], environ=environ) for end in ("from", "to"))
     try:
         if source.opened.url == target.opened.url:
             raise UsageError("both URLs name the same storage", "storage copy")
+        _expect_records(source)
+        _expect_others(target)
         records = list(Copying(source, target, overwrite=arguments.overwrite, dry=arguments.dry).all())
         _show(shell, arguments, source, target, records)
     finally:
         target.close()
         source.close()
     return UNAVAILABLE if any(record.result in _LEFT for record in records) else OK
+
+
+def _expect_records(source: Runtime) -> None:
+    """Whoever copies means that there is something: a place that was never made is the wrong one."""
+    _expect_others(source)
+    missing: Callable[[], str] | None = getattr(source.opened.storage, "missing", None)
+    if missing is not None and (what := missing()):
+        raise StorageUnavailable(f"copying from {redact(source.opened.url)}: {what}")
+
+
+def _expect_others(runtime: Runtime) -> None:
+    """What only this process sees would be empty before, or gone after."""
+    if not is_shared(runtime):
+        raise UsageError(unshared(runtime), "storage copy")
 
 
 class Copying:

@@ -291,6 +291,24 @@ def test_status_escapes_what_others_wrote(run: Run) -> None:
     assert shown(run, "y")["reason"] == "line\nline\u202e"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("success x", "failure x", "open x", "close x", "disable x", "metrics-only x", "reset x"),
+        "run x -- true",
+    ],
+)
+def test_a_change_that_ends_with_the_command_is_noted(words: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESILIENCE_STORAGE", "memory:")
+    note = (
+        "resilience: warning: memory: keeps records in the memory of this process, with which they end; "
+        "name a storage that processes share, such as file:///absolute/folder\n"
+    )
+    assert run(*words.split()) == (0, "", note)
+    assert run("check", "x") == (0, "", "")
+    assert run("status") == (0, "there are no circuit breakers yet\n", "")
+
+
 def test_a_password_that_somebody_quotes_is_kept_nowhere(run: Run, tmp_path: Path) -> None:
     assert run("failure", "x", "--error", "redis://me:hunter2@host/0") == (0, "", "")
     assert run("open", "y", "--reason", "see redis://me:hunter2@host/0") == (0, "", "")

@@ -15,7 +15,7 @@ import pytest
 from pydantic import Field, SecretStr
 
 import resilience.runtime
-from resilience import CircuitBreaker, ObserverSettings, Runtime, StorageSettings, hookimpl, plan, plugins
+from resilience import Capability, CircuitBreaker, ObserverSettings, Runtime, StorageSettings, hookimpl, plan, plugins
 from resilience.cli import catalogue, grammar, parser, watch
 from resilience.cli.arguments import COMMAND, FOR, JSON, NAME, NAMES, REASON
 from resilience.cli.verbs import Argument, Verb
@@ -83,6 +83,8 @@ class TimedSettings(StorageSettings):
 
 class TimedStorage(MemoryStorage):
     """A storage that wants an instance of its own model."""
+
+    capabilities = frozenset({Capability.PROCESSES})  # or `failure` has something to say
 
     Settings = TimedSettings  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
 

@@ -6,8 +6,18 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from unit.cli.command_line import UnlistedStorage
 
-from resilience import CircuitBreaker, CircuitState, Key, Runtime, StorageConflict, StorageUnavailable, clock
+from resilience import (
+    Capability,
+    CircuitBreaker,
+    CircuitState,
+    Key,
+    Runtime,
+    StorageConflict,
+    StorageUnavailable,
+    clock,
+)
 from resilience.cli.storage import copy
 from resilience.clock import SystemClock
 from resilience.testing import FaultyStorage
@@ -97,9 +107,35 @@ def test_a_dry_run_does_nothing(places: Places, run: Run) -> None:
     assert places.payload(places.new, "payments") is None
 
 
-def test_there_is_nothing(places: Places, run: Run) -> None:
+def test_there_is_nothing(places: Places, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
     done = run("storage", "copy", places.old, places.new)
     assert done == (0, f"nothing to copy; from {places.old} to {places.new}\n", "")
+
+
+@pytest.mark.parametrize("scheme", ["file", "aesgcm+file"])
+def test_a_place_that_is_not_there_is_an_error(
+    scheme: str, places: Places, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if scheme != "file":
+        monkeypatch.setenv("RESILIENCE_AESGCM__KEY", "A" * 43 + "=")
+    url = places.old.replace("file", scheme, 1)
+    done = run("storage", "copy", url, places.new)
+    place = str(tmp_path / "old")
+    message = f"copying from {url}: there is no folder {place!r}; see that its name is spelt right"
+    assert done == (69, "", f"resilience: {message}\n")
+    assert not (tmp_path / "old").exists()
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("memory_is", ["from", "to"])
+def test_a_storage_that_ends_with_the_command_is_refused(memory_is: str, places: Places, run: Run) -> None:
+    places.put(places.old, "payments", WELL)
+    urls = ("memory:", places.old) if memory_is == "from" else (places.old, "memory:")
+    done = run("storage", "copy", *urls)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("resilience: memory: keeps records in the memory of this process, with which they end; ")
+    assert "such as file:///absolute/folder\n" in done.err
 
 
 def test_what_has_expired_is_passed_over_and_makes_room(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +212,10 @@ def test_one_storage_under_both_urls(run: Run) -> None:
     assert "both URLs name the same storage" in done.err
 
 
-def test_a_storage_that_cannot_list_its_records(run: Run, install: Install, places: Places) -> None:
+def test_a_storage_that_cannot_list_its_records(
+    run: Run, install: Install, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UnlistedStorage, "capabilities", frozenset({Capability.PROCESSES}))
     install("resilience.storage", "unlisted", "UnlistedStorage")
     done = run("storage", "copy", "unlisted:", places.new)
     assert (done.status, done.out) == (69, "")
