@@ -15,7 +15,17 @@ from selectors import EVENT_READ, EVENT_WRITE
 from psycopg import Error, conninfo, pq
 
 from resilience import ConfigurationError, clock
-from resilience_postgres._errors import UNPREPARED, Late, Lost, Refused
+from resilience_postgres._errors import (
+    REACH,
+    READ_ONLY,
+    SESSION_READS,
+    STANDBY,
+    UNPREPARED,
+    Late,
+    Lost,
+    Refused,
+    unconnected,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,12 +104,12 @@ class Connection:
             self._watch(pgconn.socket, events)  # another one for each host and address that is tried
             if not self.wait(events, deadline - clock.monotonic()):
                 pgconn.finish()
-                raise Lost("the server did not answer while connecting")
+                raise Lost("the server did not answer while connecting", advice=REACH)
             status = pgconn.connect_poll()
         if status == pq.PollingStatus.FAILED:
             message = pgconn.get_error_message()
             pgconn.finish()
-            raise Lost(_plain(message))
+            raise unconnected(_plain(message))
 
     def _watch(self, fd: int, events: int) -> None:
         self._selector.close()
@@ -182,8 +192,15 @@ class Connection:
         if answer.status not in _DONE:
             state = (answer.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
             message = (answer.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode("utf-8", "replace")
-            raise Refused(f"{_plain(message)} ({state})", state)
+            raise Refused(f"{_plain(message)} ({state})", state, self._why_read_only() if state == READ_ONLY else "")
         return answer
+
+    def _why_read_only(self) -> str:
+        """Say what to do about it; nothing, where a pooler does not pass on what the server tells of itself."""
+        for parameter, advice in ((b"in_hot_standby", STANDBY), (b"default_transaction_read_only", SESSION_READS)):
+            if self._pgconn.parameter_status(parameter) == b"on":
+                return advice
+        return ""
 
     def heard(self, *, read: bool = True) -> list[bytes]:
         """Read what has come, and return the notifications in it; without `read`, in what was read before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from resilience import clock
 from resilience_postgres._connection import Connection
-from resilience_postgres._errors import Fault, translated
+from resilience_postgres._errors import REACH, STANDBY, Fault, translated
 from resilience_postgres._schema import FORM, Statement
 from resilience_postgres._waiting import conversation, in_thread
 
@@ -22,17 +22,23 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 10.0
 
 _LOOK: Final = """\
-SELECT current_setting('server_version'), current_user::text, current_database()::text,
-    pg_is_in_recovery()::text, pg_encoding_to_char(encoding)::text, current_setting('fsync'),
-    obj_description(to_regclass('{table}'), 'pg_class'),
-    concat_ws(', ',
-        CASE WHEN NOT has_schema_privilege(to_regnamespace('{schema}'), 'USAGE') THEN 'USAGE on {schema}' END,
-        (SELECT string_agg(wanted || ' on {table}', ', ')
-         FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) wanted
-         WHERE NOT has_table_privilege(to_regclass('{table}'), wanted)),
-        CASE WHEN NOT has_function_privilege(to_regproc('{table}_save')::oid, 'EXECUTE')
-             THEN 'EXECUTE on {table}_save' END)
-FROM pg_database WHERE datname = current_database()"""
+SELECT current_setting('server_version'), quote_ident(current_user), current_database()::text,
+    pg_is_in_recovery()::text, current_setting('transaction_read_only'), pg_encoding_to_char(d.encoding)::text,
+    current_setting('fsync'), obj_description(c.oid, 'pg_class'), pg_get_userbyid(c.relowner)::text,
+    concat_ws(' and ',
+        CASE WHEN json.oid IS NULL THEN '{table}_json' END, CASE WHEN save.oid IS NULL THEN '{table}_save' END),
+    CASE WHEN NOT has_schema_privilege(n.oid, 'USAGE') THEN 'USAGE ON SCHEMA {schema}' END,
+    (SELECT string_agg(wanted, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) wanted
+        WHERE NOT has_table_privilege(c.oid, wanted)) || ' ON {table}',
+    CASE WHEN NOT has_function_privilege(save.oid, 'EXECUTE') THEN 'EXECUTE ON PROCEDURE {table}_save' END,
+    CASE WHEN NOT has_function_privilege(json.oid, 'EXECUTE') THEN 'EXECUTE ON FUNCTION {table}_json' END
+FROM pg_database d
+    LEFT JOIN pg_namespace n ON n.nspname = '{schema}'
+    LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = '{name}'
+    LEFT JOIN pg_proc save ON save.pronamespace = n.oid AND save.proname = '{name}_save'
+    LEFT JOIN pg_proc json ON json.pronamespace = n.oid AND json.proname = '{name}_json'
+WHERE d.datname = current_database()"""
+"""Looked up in the catalogue, which anybody may read: of a schema without USAGE nothing else may be asked."""
 
 _COUNT: Final = "SELECT count(*) FILTER (WHERE set_aside IS NULL)::text, count(set_aside)::text FROM {table}"
 
@@ -56,53 +62,71 @@ def make(dsn: bytes, schema: Schema, place: str) -> str:
 
 def examine(pool: Pool, schema: Schema, listener: Listener | None, *, durable: bool) -> list[Finding]:
     """Look at server, table, rights, push and records."""
-    table = schema.table
+    table, (space, _, name) = schema.table, schema.table.partition(".")
+    findings: list[Finding] = []
     try:
-        found = _ask(pool, _LOOK.format(table=table, schema=table.partition(".")[0]))
-    except Fault as fault:
-        return [("server", False, str(fault), "see that it runs, and that the URL names it and its password")]
-    version, user, database, recovers, encoding, fsync, form, missing = found
-    findings: list[Finding] = [
-        ("server", True, f"PostgreSQL {version}, user {user}, database {database}", ""),
-        (
-            "primary",
-            recovers == "false",
-            "it reads and writes" if recovers == "false" else "it is a standby, which only reads",
-            "name the primary, or all servers with ?target_session_attrs=read-write",
-        ),
-        ("encoding", encoding == "UTF8", encoding, "keep the table in a database whose encoding is UTF8"),
-        (
-            "durability",
-            fsync == "on" or not durable,
-            f"the server's fsync is {fsync}, a commit {'waits' if durable else 'does not wait'} for the disk",
-            "set fsync = on in the server, or RESILIENCE_POSTGRES__DURABILITY=none",
-        ),
-        (
-            "table",
-            form == FORM,
-            f"{table}: {form or 'there is none that this user sees'}",
-            "run `resilience storage init` as a user who may make tables",
-        ),
-        (
-            "rights",
-            not missing,
-            f"missing: {missing}" if missing else "all that is needed",
-            f"GRANT {missing} TO {user}",
-        ),
-        _push(listener),
-    ]
-    if form == FORM and not missing:
-        records, damaged = _ask(pool, _COUNT.format(table=table))
+        found = _ask(pool, _LOOK.format(table=table, schema=space, name=name))
+        version, user, database, recovers, read_only, encoding, fsync, form, owner, absent, *missing = found
         findings += [
-            ("records", True, records, ""),
+            ("server", True, f"PostgreSQL {version}, user {user}, database {database}", ""),
+            _primary(user, recovers=recovers == "true", read_only=read_only == "on"),
+            ("encoding", encoding == "UTF8", encoding, "keep the table in a database whose encoding is UTF8"),
             (
-                "damaged records",
-                damaged == "0",
-                f"{damaged} set aside for inspection",
-                f"look at those of {table} whose set_aside is not null, then delete them",
+                "durability",
+                fsync == "on" or not durable,
+                f"the server's fsync is {fsync}, a commit {'waits' if durable else 'does not wait'} for the disk",
+                "set fsync = on in the server, or RESILIENCE_POSTGRES__DURABILITY=none",
             ),
+            _table(table, form, owner, absent),
+            *([_rights(user, [right for right in missing if right])] if form == FORM else []),
+            _push(listener),
         ]
+        if form == FORM and not any(missing):
+            findings += _records(table, *_ask(pool, _COUNT.format(table=table)))
+    except Fault as fault:
+        findings.append(("server", False, str(fault), fault.advice or REACH))
     return findings
+
+
+def _primary(user: str, *, recovers: bool, read_only: bool) -> Finding:
+    if recovers:
+        return ("primary", False, "it is a standby, which only reads", STANDBY)
+    return (
+        "primary",
+        not read_only,
+        f"it only lets {user} read: default_transaction_read_only is on" if read_only else "it reads and writes",
+        f"ALTER ROLE {user} SET default_transaction_read_only = off; or set it off in the database or the URL",
+    )
+
+
+def _table(table: str, form: str, owner: str, absent: str) -> Finding:
+    init = "run `resilience storage init` with the URL of a user who may make tables"
+    if not owner:
+        return ("table", False, f"{table}: there is none", init)
+    if form == FORM:
+        return ("table", not absent, f"{table}: {f'{absent} is missing' if absent else form}", init)
+    other = "name another table in RESILIENCE_POSTGRES__TABLE, and make it with `resilience storage init`"
+    if form.startswith("resilience "):
+        detail = f"{table}: its form is {form!r}, and this version knows {FORM!r}"
+        return ("table", False, detail, f"use the version of resilience-framework that made it, or {other}")
+    return ("table", False, f"{table} belongs to {owner} and is no table of resilience", other)
+
+
+def _rights(user: str, missing: list[str]) -> Finding:
+    detail = f"missing: {', '.join(missing)}" if missing else "all that is needed"
+    return ("rights", not missing, detail, " ".join(f"GRANT {right} TO {user};" for right in missing))
+
+
+def _records(table: str, records: str, damaged: str) -> list[Finding]:
+    return [
+        ("records", True, records, ""),
+        (
+            "damaged records",
+            damaged == "0",
+            f"{damaged} set aside for inspection",
+            f"look at those of {table} whose set_aside is not null, then delete them",
+        ),
+    ]
 
 
 def _push(listener: Listener | None) -> Finding:

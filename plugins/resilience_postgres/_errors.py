@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from resilience import StorageConflict, StorageUnavailable
 
 TYPE_CHECKING = False
@@ -12,11 +14,12 @@ if TYPE_CHECKING:
 
 
 class Fault(Exception):
-    """Something went wrong; `sent` tells whether the server may have been asked before."""
+    """Something went wrong; `sent` tells whether the server may have been asked before, `advice` what to do."""
 
-    def __init__(self, message: str, *, sent: bool = False) -> None:
+    def __init__(self, message: str, *, sent: bool = False, advice: str = "") -> None:
         super().__init__(message)
         self.sent = sent
+        self.advice = advice
 
 
 class Lost(Fault):
@@ -33,8 +36,8 @@ class Refused(Fault):
     But one that was cancelled may have been so after the commit in its midst, see `resilience_postgres._schema`.
     """
 
-    def __init__(self, message: str, state: str) -> None:
-        super().__init__(message, sent=state == _CANCELLED)
+    def __init__(self, message: str, state: str, advice: str = "") -> None:
+        super().__init__(message, sent=state == _CANCELLED, advice=advice or _HINTS.get(state, ""))
         self.state = state
 
 
@@ -46,21 +49,73 @@ _CANCELLED: Final = "57014"
 READ_ONLY: Final = "25006"
 """The state of a server that only reads."""
 
-_MISSING: Final = frozenset(["42P01", "42883", "3F000", "42703", "42704", "42809"])
+_MISSING: Final = frozenset(["42P01", "42883", "3F000", "42704"])
 _RACED: Final = frozenset(["40001", "40P01"])
 _ONE_RECORD: Final = frozenset(["55P03", "22021", "22P05", "54000", "22003"])
 
+STANDBY: Final = (
+    "the server only reads: it is a standby; name the primary in the URL, or all of them with "
+    "?target_session_attrs=read-write"
+)
+SESSION_READS: Final = (
+    "it is no standby: default_transaction_read_only is on for this role, this database or in the URL; set it off there"
+)
+
+_OTHERS: Final = "it is no table of resilience, or of another version: `resilience doctor` says whose it is"
+
 _HINTS: Final = {
-    READ_ONLY: "the server only reads: it is a standby; name the primary, or all of them with "
-    "?target_session_attrs=read-write",
+    READ_ONLY: "the server only reads: it is a standby, or default_transaction_read_only is on for this role",
     "42501": "grant this role what is missing; `resilience doctor` names it",
+    "42703": _OTHERS,
+    "42809": _OTHERS,
     "53100": "make room on the disk of the server",
     "53300": "allow the server more connections, or set RESILIENCE_POSTGRES__CONNECTIONS",
     "55P03": "another transaction holds its row: see pg_stat_activity",
-    _CANCELLED: "the server's statement_timeout is shorter than RESILIENCE_STORAGE_TIMEOUT, or somebody cancelled it",
+    _CANCELLED: "the server's statement_timeout is shorter than RESILIENCE_STORAGE_TIMEOUT, or somebody cancelled it: "
+    "set it longer for this role",
     "22021": "keep the table in a database whose encoding is UTF8",
     "22P05": "keep the table in a database whose encoding is UTF8",
 }
+
+
+_MAKING: Final = {
+    "42501": "run `resilience storage init` with the URL of a user who owns the table, or may make it",
+    "42P07": "name another table in RESILIENCE_POSTGRES__TABLE",
+    "0A000": "use the version of resilience-framework that made it, or name another table in "
+    "RESILIENCE_POSTGRES__TABLE",
+}
+
+_CONNECTING: Final = (
+    (
+        "password",
+        "check user and password in the URL; the password may also be in PGPASSWORD, or in the file of PGPASSFILE",
+    ),
+    ("permission denied for database", "GRANT CONNECT ON DATABASE, to this user"),
+    ('database ""', "check the database in the URL"),
+    ('role ""', "check the user in the URL"),
+    (
+        "pg_hba.conf",
+        "let pg_hba.conf admit this user from this host, or check user and database in the URL",
+    ),
+    ("connection slots", "allow the server more connections, or set RESILIENCE_POSTGRES__CONNECTIONS"),
+    ("too many c", "allow the server more connections, or set RESILIENCE_POSTGRES__CONNECTIONS"),
+    ("invalid", "check what stands behind the ? in the URL"),
+    ("parameter", "check what stands behind the ? in the URL"),
+    ("SSL", "check sslmode and the certificates behind the ? in the URL"),
+    ("certificate", "check sslmode and the certificates behind the ? in the URL"),
+    ("session is read-only", "none of the servers in the URL writes: check target_session_attrs there"),
+    ("standby", "check target_session_attrs in the URL"),
+    ("FATAL", "check host, port, user and database in the URL"),
+)
+"""What to do, by words of libpq and of the server, the first that fit: no code comes with why nobody was let in."""
+
+REACH: Final = "see that it runs, and check that host and port in the URL are those of a PostgreSQL server"
+
+
+def unconnected(message: str) -> Lost:
+    """Return why no connection could be made."""
+    said = re.sub('"[^"]*"', '""', message)  # a name may have any words in it
+    return Lost(message, advice=next((advice for words, advice in _CONNECTING if words in said), REACH))
 
 
 def translated(fault: Fault, doing: str, place: str, table: str, key: Key | None) -> StorageError:
@@ -76,10 +131,12 @@ def translated(fault: Fault, doing: str, place: str, table: str, key: Key | None
     state = fault.state if isinstance(fault, Refused) else ""
     if state in _RACED and doing == "saving":
         return StorageConflict(f"{text}; another transaction was in the way", key=key)
-    if state in _MISSING:
+    if doing == "making" and state in _MAKING:
+        text += f"; {_MAKING[state]}"
+    elif state in _MISSING:
         text += f"; make the table with `resilience storage init`, or by hand: {table} or a part of it is missing"
-    elif hint := _HINTS.get(state):
-        text += f"; {hint}"
+    elif fault.advice:
+        text += f"; {fault.advice}"
     return StorageUnavailable(
         text, key=key if state in _ONE_RECORD else None, outcome_unknown=fault.sent and doing == "saving"
     )

@@ -96,6 +96,11 @@ class Pool:
         if not promise.cancel() and promise.exception() is None:
             self.give(promise.result())
 
+    @property
+    def is_full(self) -> bool:
+        """Whether all connections that there may be are in use."""
+        return len(self._lent) >= self._most
+
     def close(self) -> None:
         """Close all connections: those that are lent, when they come back."""
         with self._lock:
@@ -161,4 +166,4 @@ class Pool:
         waiting, self._waiting = self._waiting, deque()
         for promise in waiting:
             if promise.set_running_or_notify_cancel():
-                promise.set_exception(Lost(str(lost)))
+                promise.set_exception(Lost(str(lost), advice=lost.advice))

@@ -32,9 +32,19 @@ BYTEA, BOOL, INT8, TEXT, FLOAT8 = 17, 16, 20, 25, 701
 
 _DDL = """\
 -- The table of a resilience storage.  Needs CREATE on the database, or on the schema if it is there; no superuser.
-DO $$ BEGIN
+-- To be run as one transaction: nothing is made where something else has the table's name.
+DO $$
+DECLARE
+    form text := obj_description(to_regclass('{table}'), 'pg_class');
+BEGIN
     IF to_regnamespace('{schema}') IS NULL THEN
         CREATE SCHEMA {schema};
+    ELSIF form LIKE 'resilience %' AND form <> '{form}' THEN
+        RAISE feature_not_supported USING MESSAGE = '{table} is of the form "' || form || '", not "{form}"';
+    ELSIF to_regclass('{table}') IS NOT NULL AND form IS DISTINCT FROM '{form}' THEN
+        RAISE duplicate_table USING MESSAGE = '{table} is no table of resilience, and belongs to ' || (
+            SELECT relowner::regrole FROM pg_class WHERE oid = to_regclass('{table}')
+        );
     END IF;
 END $$;
 

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, Future
 from selectors import EVENT_WRITE
 
 from resilience import clock
-from resilience_postgres._errors import READ_ONLY, Late, Lost, Refused
+from resilience_postgres._errors import REACH, READ_ONLY, Late, Lost, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def _borrowed(pool: Pool) -> Generator[Awaited, bool, Connection]:
         return taken
     try:
         if not (yield taken):
-            raise Late("no connection could be had in time")
+            advice = "all are in use: set RESILIENCE_POSTGRES__CONNECTIONS" if pool.is_full else REACH
+            raise Late("no connection could be had in time", advice=advice)
     except BaseException:
         pool.recall(taken)
         raise

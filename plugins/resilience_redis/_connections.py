@@ -13,7 +13,7 @@ from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any
 
 from resilience import StorageUnavailable, clock
-from resilience_redis._errors import Refused, Unreached, is_refusal, refusal
+from resilience_redis._errors import CLOSED, Refused, Unreached, is_refusal, refusal
 from resilience_redis._reply import Incomplete, read
 from resilience_redis._script import packed
 
@@ -84,6 +84,16 @@ class Manner:
             return module.UnixDomainSocketConnection(path=address.host, **options)
         kind = module.SSLConnection if self.kind == "TLS" else module.Connection
         return kind(host=address.host, port=address.port, **options)
+
+    def unreached(self, address: Address, error: Exception) -> Unreached:
+        """Say what kept a connection from being made, and what to do about it."""
+        why = str(error) or "it could not be connected to in time"
+        advice = f"see that it runs, and check the {'host and port' if address.port else 'path'} in the URL"
+        if "CERTIFICATE_VERIFY_FAILED" in why:
+            advice = "RESILIENCE_REDIS__TLS_CA_FILE is to name who signed it, and the URL the host that it is for"
+        elif self.kind == "TLS":
+            advice += ", and that it speaks TLS there: redis:// is without, rediss:// with it"
+        return Unreached(address, why, sent=False, advice=advice)
 
     def opening(self, address: Address) -> list[Command]:
         """Return what is said first on a new connection."""
@@ -157,7 +167,7 @@ class Connections:
             self._connect(connection, deadline)
         except (RedisError, OSError) as error:
             connection.disconnect()
-            raise Unreached(address, str(error), sent=False) from error
+            raise self._manner.unreached(address, error) from error
         said = self._manner.opening(address)
         if said:
             try:
@@ -285,7 +295,8 @@ def exchange(connection: Connection, address: Address, commands: Sequence[Comman
     except (OSError, ValueError) as error:
         connection.disconnect()
         why = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
-        raise Unreached(address, why, sent=True) from error
+        advice = CLOSED if isinstance(error, ConnectionError) else ""
+        raise Unreached(address, why, sent=True, advice=advice) from error
     except BaseException:
         connection.disconnect()  # what comes next on it would be the answer to this
         raise

@@ -16,9 +16,20 @@ if TYPE_CHECKING:
 
 _LONGEST = 300
 
+CLOSED = "if it does so each time it is no Redis, or one that wants TLS: rediss://"
+"""What to do about a server that ends a connection."""
+
+RIGHTS = (
+    "+eval +evalsha +time +type +hmget +hset +pexpireat +persist +pexpire +del +rename +publish +subscribe +ping +scan"
+    " +select"
+)
+"""What a user must be permitted.  The server does not say which one it was that a script lacked."""
+
 _HINTS = {
     "AUTH": "give user and password in the URL, or as RESILIENCE_REDIS__USERNAME and RESILIENCE_REDIS__PASSWORD",
-    "NOPERM": "give this user the rights that docs/redis.md lists",
+    "NOPERM": f"give this user the rights of docs/redis.md: {RIGHTS}, on the prefix's keys and its channel",
+    "DB": "the number behind the host in the URL, /0 if it has none, is to be one that the server has (`databases`)",
+    "SENTINEL": "it is no Sentinel: name one in the URL, or the server itself by redis://",
     "READONLY": "it is a replica: name the primary, or let Sentinels name it (redis+sentinel://)",
     "LOADING": "it is reading its data after a start and will answer soon",
     "OOM": "its memory is full: raise maxmemory, or use a server of its own; see docs/redis.md for eviction",
@@ -39,11 +50,13 @@ class Unreached(Exception):
     """A server did not answer.
 
     :param sent: whether it may have got the request all the same.
+    :param advice: what to do, where that is known.
     """
 
-    def __init__(self, address: Address, why: str, *, sent: bool) -> None:
+    def __init__(self, address: Address, why: str, *, sent: bool, advice: str = "") -> None:
         super().__init__(f"{address}: {why}")
         self.sent = sent
+        self.advice = advice
 
 
 class Refused(Exception):
@@ -55,6 +68,7 @@ class Refused(Exception):
     def __init__(self, address: Address, code: str, text: str) -> None:
         super().__init__(f"{address}: {text}")
         self.code = code
+        self.advice = _HINTS.get(code, "")
         self.rest = text.removeprefix(code).strip()
 
     @property
@@ -85,16 +99,15 @@ def refusal(address: Address, error: Exception) -> Refused:
     ):
         if isinstance(error, kind):
             return Refused(address, code, text)
+    if "DB index is out of range" in text:
+        return Refused(address, "DB", text)
+    if "unknown command 'SENTINEL'" in text:
+        return Refused(address, "SENTINEL", text)
     if "ACL failure" in text or "executing the script can't" in text:
         return Refused(address, "NOPERM", text)
     if "WRONGTYPE" in text:
         return Refused(address, "WRONGTYPE", text)
     return Refused(address, text.partition(" ")[0], text)
-
-
-def hint(code: str) -> str:
-    """Say what to do about a refusal; nothing, where the server says it well enough."""
-    return _HINTS.get(code, "")
 
 
 def is_refusal(error: Exception) -> bool:
@@ -110,10 +123,9 @@ def unavailable(error: Unreached | Refused, doing: str, key: Key | None, *, savi
 
     :param saving: whether a record was to be written: then it may have been, though nobody said so.
     """
+    text = f"{doing}: {error}" + (f"; {error.advice}" if error.advice else "")
     if isinstance(error, Unreached):
-        return StorageUnavailable(f"{doing}: {error}", outcome_unknown=saving and error.sent)
+        return StorageUnavailable(text, outcome_unknown=saving and error.sent)
     if error.code == "WRONGTYPE" and key is not None:
         return StorageCorrupt(f"{doing}: something else than a record is stored there: {error}", key=key)
-    what_to_do = hint(error.code)
-    text = f"{doing}: {error}" + (f"; {what_to_do}" if what_to_do else "")
     return StorageUnavailable(text, outcome_unknown=saving and error.code in _UNSURE)

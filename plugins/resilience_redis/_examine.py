@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilience_redis._errors import Refused, Unreached, hint
+from resilience_redis._errors import Refused, Unreached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,11 +27,11 @@ def examine(connections: Connections, route: Route, listener: Listener | None) -
     try:
         told = connections.drive(_informed(route), _PATIENCE)
     except (Unreached, Refused) as error:
-        rows.append(("server", False, str(error), _SEE))
-    else:
-        for address, information in told:
-            rows.extend(_server(address, information))
-    rows.append(_push(listener))
+        return [("server", False, str(error), error.advice or _SEE)]  # the listener would say the same
+    for address, information in told:
+        rows.extend(_server(address, information))
+    if any(well for name, well, _, _ in rows if name == "server"):
+        rows.append(_push(listener))
     return rows
 
 
@@ -54,7 +54,7 @@ def _server(address: str, information: dict[str, str] | Refused) -> Iterator[Row
         if information.code == "NOPERM":  # which nobody needs who is no operator
             yield ("server", True, f"{address}; this user may not ask it for more (INFO)", "")
         else:
-            yield ("server", False, str(information), hint(information.code) or _SEE)
+            yield ("server", False, str(information), information.advice or _SEE)
         return
     kind = "Valkey" if "valkey_version" in information else "Redis"
     version = information.get("valkey_version") or information.get("redis_version", "of unknown version")
@@ -77,5 +77,5 @@ def _push(listener: Listener | None) -> Row:
         "listener",
         False,
         listener.error or "not yet subscribed",
-        "see whether this user may SUBSCRIBE to the channel",
+        "let this user SUBSCRIBE to the channel, or set RESILIENCE_REDIS__PUSH=off",
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilience import StorageUnavailable, clock
 from resilience_redis._connections import has_parted, left
-from resilience_redis._errors import Refused, Unreached, is_refusal, refusal
+from resilience_redis._errors import CLOSED, Refused, Unreached, is_refusal, refusal
 from resilience_redis._script import packed
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class LoopConnections:
             self._turns.release()
 
     async def _ask(self, address: Address, commands: Sequence[Command], deadline: float) -> list[Any]:
+        from redis.exceptions import ConnectionError as Broken
         from redis.exceptions import RedisError
 
         sent = False
@@ -124,7 +125,10 @@ class LoopConnections:
                 replies = await exchange(connection, address, commands)
         except (RedisError, OSError) as error:  # a TimeoutError is an OSError
             await _drop(connection)
-            raise Unreached(address, str(error) or "it did not answer in time", sent=sent) from error
+            if connection is None:
+                raise self._manner.unreached(address, error) from error
+            advice = CLOSED if isinstance(error, Broken) else ""
+            raise Unreached(address, str(error) or "it did not answer in time", sent=sent, advice=advice) from error
         except BaseException:
             await _drop(connection)
             raise

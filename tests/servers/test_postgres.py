@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import threading
 import time
@@ -434,6 +435,150 @@ def test_a_wrong_password(postgres_server: PostgresServer) -> None:
     storage.close()
 
 
+@pytest.mark.parametrize(
+    ("end", "said", "advice"),
+    [
+        ("app@127.0.0.1:{port}/postgres", "no password supplied", "check user and password in the URL; .*PGPASSFILE"),
+        (f"app:{PASSWORD}@127.0.0.1:{{port}}/no_such", 'database "no_such" does not', "check the database in the URL"),
+        (
+            "password@127.0.0.1:1/value",
+            "Connection refused",
+            "check that host and port in the URL are those of a Postg",
+        ),
+        (
+            "app@127.0.0.1:{port}/postgres?sslmode=no_such",
+            "invalid sslmode",
+            r"check what stands behind the \? in the U",
+        ),
+        ("app@127.0.0.1:{port}/postgres?sslmode=require", "SSL was required", "check sslmode and the certificates"),
+    ],
+)
+def test_what_to_do_about_a_url_that_leads_nowhere(
+    postgres_server: PostgresServer, end: str, said: str, advice: str
+) -> None:
+    storage = PostgresStorage(f"postgresql://{end.format(port=postgres_server.port)}", PostgresSettings(push=False))
+    with pytest.raises(StorageUnavailable, match=f"{said}.*; .*{advice}") as caught:
+        storage.resilience_load(KEY, 5)
+    assert PASSWORD not in str(caught.value)
+    ((what, well, _, fix),) = storage.examine()
+    assert (what, well) == ("server", False)
+    assert re.search(advice, fix)
+    storage.close()
+
+
+def test_a_server_of_another_kind(postgres_proxy: Proxy, postgres_server: PostgresServer) -> None:
+    """It waits for the end of what it takes for a line."""
+    postgres_proxy.hang()
+    storage = PostgresStorage(postgres_server.url(postgres_proxy.port), PostgresSettings(push=False, connections=1))
+    with pytest.raises(StorageUnavailable, match=r"could be had in time; .* are those of a PostgreSQL server"):
+        storage.resilience_load(KEY, 0.05)
+    storage.close()
+
+
+def test_all_connections_are_in_use(postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(postgres_server.url(), PostgresSettings(push=False, connections=1))
+    storage.resilience_load(KEY, 5)
+    taken = storage._pool.take()
+    assert isinstance(taken, Connection)
+    with pytest.raises(StorageUnavailable, match="all are in use: set RESILIENCE_POSTGRES__CONNECTIONS"):
+        storage.resilience_load(KEY, 0.01)
+    storage._pool.give(taken)
+    storage.close()
+
+
+@pytest.fixture
+def taken(postgres_server: PostgresServer) -> Iterator[PostgresSettings]:
+    """The name of a table that is somebody else's."""
+    postgres_server.ask("CREATE SCHEMA theirs")
+    postgres_server.ask("CREATE TABLE theirs.records (a int)")
+    postgres_server.ask("GRANT USAGE ON SCHEMA theirs TO app")
+    postgres_server.ask("GRANT SELECT ON theirs.records TO app")
+    yield PostgresSettings(table="theirs.records", push=False)
+    postgres_server.ask("DROP SCHEMA theirs CASCADE")
+
+
+def made_in(server: PostgresServer, schema: str) -> list[str]:
+    rows = server.ask(
+        "SELECT proname FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = %s", schema
+    )
+    return [name for (name,) in rows]
+
+
+def test_a_table_of_somebody_else_is_left_alone(postgres_server: PostgresServer, taken: PostgresSettings) -> None:
+    owner = PostgresStorage(postgres_server.admin_url, taken)
+    with pytest.raises(
+        StorageUnavailable,
+        match=r"theirs\.records is no table of resilience, and belongs to postgres .*; name another .*POSTGRES__TABLE",
+    ):
+        owner.prepare(dry=False)
+    assert made_in(postgres_server, "theirs") == []
+    storage = PostgresStorage(postgres_server.url(), taken)
+    with pytest.raises(StorageUnavailable, match=r"it is no table of resilience, .*`resilience doctor` says whose"):
+        storage.resilience_load(KEY, 5)
+    found = {what: (well, detail, fix) for what, well, detail, fix in storage.examine()}
+    assert found["table"][:2] == (False, "theirs.records belongs to postgres and is no table of resilience")
+    assert found["table"][2].startswith("name another table in RESILIENCE_POSTGRES__TABLE")
+    assert not {"rights", "records"} & set(found)
+    owner.close()
+    storage.close()
+
+
+def test_a_table_of_a_later_form_is_left_alone(postgres_server: PostgresServer, taken: PostgresSettings) -> None:
+    postgres_server.ask("COMMENT ON TABLE theirs.records IS 'resilience 2'")
+    owner = PostgresStorage(postgres_server.admin_url, taken)
+    with pytest.raises(
+        StorageUnavailable, match=r'of the form "resilience 2", not "resilience 1" .*; use the version of resilience-fr'
+    ):
+        owner.prepare(dry=False)
+    assert made_in(postgres_server, "theirs") == []
+    ((well, detail, fix),) = [found[1:] for found in owner.examine() if found[0] == "table"]
+    assert (well, detail) == (
+        False,
+        "theirs.records: its form is 'resilience 2', and this version knows 'resilience 1'",
+    )
+    assert fix.startswith("use the version of resilience-framework that made it")
+    owner.close()
+
+
+def test_the_statements_of_the_doctor_are_all_that_is_needed(postgres_server: PostgresServer) -> None:
+    """Made without a grant, and without what everybody may do: what the doctor prints is run as it stands."""
+    settings = PostgresSettings(table="granted.records", push=False)
+    owner, storage = (
+        PostgresStorage(postgres_server.admin_url, settings),
+        PostgresStorage(postgres_server.url(), settings),
+    )
+    owner.prepare(dry=False)
+    try:
+        postgres_server.ask("REVOKE ALL ON ALL ROUTINES IN SCHEMA granted FROM PUBLIC")
+        found = {what: (well, detail, fix) for what, well, detail, fix in storage.examine()}
+        assert found["server"][0]
+        assert found["table"][0]
+        missing = (
+            "missing: USAGE ON SCHEMA granted, SELECT, INSERT, UPDATE, DELETE ON granted.records, "
+            "EXECUTE ON PROCEDURE granted.records_save, EXECUTE ON FUNCTION granted.records_json"
+        )
+        grants = (
+            "GRANT USAGE ON SCHEMA granted TO app; "
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON granted.records TO app; "
+            "GRANT EXECUTE ON PROCEDURE granted.records_save TO app; "
+            "GRANT EXECUTE ON FUNCTION granted.records_json TO app;"
+        )
+        assert found["rights"] == (False, missing, grants)
+        postgres_server.ask(grants)
+        assert ("rights", True) in [found[:2] for found in storage.examine()]
+        saved = storage.resilience_save(KEY, b"{}", None, None, 5)
+        assert storage.resilience_delete(KEY, saved.version, 5)
+        postgres_server.ask("DROP PROCEDURE granted.records_save")
+        (table,) = [found for found in storage.examine() if found[0] == "table"]
+        assert table[1:3] == (False, "granted.records: granted.records_save is missing")
+        with pytest.raises(StorageUnavailable, match="with the URL of a user who owns the table, or may make it"):
+            storage.prepare(dry=False)
+    finally:
+        postgres_server.ask("DROP SCHEMA granted CASCADE")
+        owner.close()
+        storage.close()
+
+
 def test_a_table_that_is_missing(postgres_server: PostgresServer) -> None:
     storage = PostgresStorage(postgres_server.url(), PostgresSettings(table="elsewhere.records"))
     with pytest.raises(StorageUnavailable, match="make the table with `resilience storage init`"):
@@ -442,7 +587,8 @@ def test_a_table_that_is_missing(postgres_server: PostgresServer) -> None:
         storage.resilience_save(KEY, b"{}", None, None, 5)
     assert not caught.value.outcome_unknown
     found = {what: (well, detail) for what, well, detail, _ in storage.examine()}
-    assert found["table"] == (False, "elsewhere.records: there is none that this user sees")
+    assert found["table"] == (False, "elsewhere.records: there is none")
+    assert "rights" not in found  # to what is not there
     with pytest.raises(StorageUnavailable, match="permission denied for database"):
         storage.prepare(dry=False)
     assert "CREATE SCHEMA elsewhere" in storage.prepare(dry=True)
@@ -465,8 +611,8 @@ def test_a_role_without_a_grant(postgres_server: PostgresServer, storage: Postgr
             storage.resilience_save(KEY, b"{}", saved.version, None, 5)
         assert not caught.value.outcome_unknown
         found = {what: (well, detail, fix) for what, well, detail, fix in storage.examine()}
-        missing = "UPDATE on resilience.records, DELETE on resilience.records"
-        assert found["rights"] == (False, f"missing: {missing}", f"GRANT {missing} TO app")
+        missing = "UPDATE, DELETE ON resilience.records"
+        assert found["rights"] == (False, f"missing: {missing}", f"GRANT {missing} TO app;")
     finally:
         postgres_server.ask("GRANT UPDATE, DELETE ON resilience.records TO app")
     assert [what for what, well, _, _ in storage.examine() if not well] == ["durability"]  # this server's fsync is off
@@ -475,9 +621,12 @@ def test_a_role_without_a_grant(postgres_server: PostgresServer, storage: Postgr
 def test_a_server_that_only_reads(postgres_server: PostgresServer) -> None:
     storage = PostgresStorage(f"{postgres_server.url()}?options=-c%20default_transaction_read_only%3Don")
     assert storage.resilience_load(KEY, 5).version is None
-    with pytest.raises(StorageUnavailable, match="the server only reads: it is a standby") as caught:
+    with pytest.raises(StorageUnavailable, match="it is no standby: default_transaction_read_only is on") as caught:
         storage.resilience_save(KEY, b"{}", None, None, 5)
     assert (caught.value.outcome_unknown, caught.value.key) == (False, None)
+    (primary,) = [found[1:] for found in storage.examine() if found[0] == "primary"]
+    assert primary[:2] == (False, "it only lets app read: default_transaction_read_only is on")
+    assert primary[2].startswith("ALTER ROLE app SET default_transaction_read_only = off;")
     storage.close()
 
 
@@ -489,6 +638,12 @@ def test_a_statement_that_the_server_cancels(postgres_server: PostgresServer) ->
         connection.execute("SELECT FROM resilience.records FOR UPDATE")
         with pytest.raises(StorageUnavailable, match="statement_timeout is shorter") as caught:
             storage.resilience_save(KEY, b"{}", saved.version, None, 5)
+        connection.rollback()
+    with psycopg.connect(postgres_server.admin_url) as connection:
+        connection.execute("LOCK resilience.records")
+        found = storage.examine()[-1]
+        assert found[:2] == ("server", False)
+        assert "statement_timeout is shorter" in found[3]
         connection.rollback()
     assert caught.value.outcome_unknown  # it is cancelled as easily after the commit, before the disk has answered
     storage.close()

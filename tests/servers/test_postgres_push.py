@@ -13,7 +13,7 @@ from servers import pgbouncer, postgres_jobs
 from servers.conftest import missing
 from servers.pgbouncer import Pgbouncer
 
-from resilience import CircuitBreaker, Freshness, Key, Runtime
+from resilience import CircuitBreaker, Freshness, Key, Runtime, StorageUnavailable
 from resilience.testing import Subject, Workers, all_checks, run_check
 from resilience_postgres import PostgresSettings, PostgresStorage, _listener
 from resilience_postgres._connection import Connection, address
@@ -263,6 +263,22 @@ def test_behind_a_transaction_pooler_it_goes_on_without_push_and_says_so(
     found = {what: (well, detail) for what, well, detail, _ in storage.examine()}
     assert found["listener"] == (False, "off: no notification arrives, as behind a transaction pooler")
     storage.close()
+
+
+def test_why_the_server_only_reads_a_pooler_does_not_tell(pooler: Pgbouncer, postgres_server: PostgresServer) -> None:
+    storage = PostgresStorage(postgres_server.url(pooler.port), PostgresSettings(push=False))
+    storage.resilience_load(KEY, 5)
+    postgres_server.ask("ALTER ROLE app SET default_transaction_read_only = on")
+    postgres_server.terminate()
+    try:
+        storage.resilience_load(KEY, 5)  # over the same connection to the pooler, which has a new one to the server
+        with pytest.raises(
+            StorageUnavailable, match="it is a standby, or default_transaction_read_only is on for this"
+        ):
+            storage.resilience_save(KEY, b"{}", None, None, 5)
+    finally:
+        postgres_server.ask("ALTER ROLE app RESET default_transaction_read_only")
+        storage.close()
 
 
 def test_statements_that_another_server_of_a_pooler_has_prepared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -102,8 +103,12 @@ def test_through_tls_with_certificates_on_both_sides(certificates: Path, tmp_pat
         storage.close()
         # The certificate is for a name: the address is refused, unless names are not looked at.
         for settings, url, why in (
-            (RedisSettings.model_validate(ours), "localhost", "certificate verify failed"),
-            (known, "127.0.0.1", "certificate"),
+            (
+                RedisSettings.model_validate(ours),
+                "localhost",
+                "certificate verify failed.*; RESILIENCE_REDIS__TLS_CA_FILE",
+            ),
+            (known, "127.0.0.1", "certificate.* and the URL the host that it is for"),
             (RedisSettings(tls_ca_file=str(certificates / "ca.pem")), "localhost", "localhost"),
         ):
             refused = RedisStorage(f"rediss://{url}:{port}", settings.model_copy(update={"push": False}))
@@ -136,6 +141,18 @@ def test_the_page_says_the_same() -> None:
     page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text("utf-8")
     shown = page.partition("ACL SETUSER breakers ")[2].partition("```")[0].split()
     assert set(shown) == {">PASSWORD" if right == ">secret" else right for right in RIGHTS}
+
+
+def test_a_right_that_a_script_lacks(redis_server: RedisServer) -> None:
+    """The server says but that it lacks one."""
+    with redis_server.admin() as admin:
+        admin.acl_setuser("mute", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-publish"])
+    storage = RedisStorage(f"redis://mute:x@127.0.0.1:{redis_server.port}", RedisSettings(push=False))
+    with pytest.raises(StorageUnavailable, match=r"the rights of docs/redis\.md: \+eval .*\+publish") as caught:
+        storage.resilience_save(KEYS[0], b"1", None, None, 1)
+    named = set(re.findall(r"\+[a-z]+", str(caught.value).partition("redis.md")[2]))
+    assert named == {right for right in RIGHTS if right.startswith("+")}
+    storage.close()
 
 
 def test_a_user_with_the_rights_of_the_page_can_do_everything(redis_server: RedisServer) -> None:

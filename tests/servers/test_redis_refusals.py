@@ -14,16 +14,18 @@ from resilience import (
     Event,
     Key,
     Runtime,
+    Snapshot,
     StorageConflict,
     StorageCorrupt,
     StorageUnavailable,
     hookimpl,
 )
-from resilience_redis import RedisSettings, RedisStorage
+from resilience_redis import RedisSettings, RedisStorage, _examine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from servers.proxy import Proxy
     from servers.redis_server import RedisServer
 
 KEY = Key("test", "refused")
@@ -35,6 +37,14 @@ def storage(redis_server: RedisServer) -> Iterator[RedisStorage]:
     storage = RedisStorage(redis_server.url, RedisSettings(push=False))
     yield storage
     storage.close()
+
+
+def loads(storage: RedisStorage, timeout: float) -> list[Callable[[], Snapshot]]:
+    """To load in a thread, and as a task."""
+    return [
+        lambda: storage.resilience_load(KEY, timeout),
+        lambda: asyncio.run(storage.resilience_aload(KEY, timeout)),
+    ]
 
 
 def test_noscript_is_no_error(storage: RedisStorage, redis_server: RedisServer) -> None:
@@ -201,9 +211,10 @@ def test_a_server_that_wants_a_password_for_a_moment(storage: RedisStorage, redi
 
 def test_a_database_that_there_is_not(redis_server: RedisServer) -> None:
     storage = RedisStorage(f"redis://127.0.0.1:{redis_server.port}/999", RedisSettings(push=False))
-    with pytest.raises(StorageUnavailable, match="DB index is out of range"):
+    advice = "the number behind the host in the URL"
+    with pytest.raises(StorageUnavailable, match=f"DB index is out of range; {advice}"):
         storage.resilience_load(KEY, 1)
-    assert [row[:2] for row in storage.examine()] == [("server", False), ("listener", True)]
+    assert [(*row[:2], row[3][: len(advice)]) for row in storage.examine()] == [("server", False, advice)]
 
 
 def test_what_doctor_is_told(redis_server: RedisServer) -> None:
@@ -225,8 +236,43 @@ def test_what_doctor_is_told(redis_server: RedisServer) -> None:
     assert [row[:2] for row in deaf.examine()] == [("server", True), ("eviction", True), ("listener", True)]
     deaf.close()
     down = RedisStorage("redis://127.0.0.1:1")
-    assert [row[:2] for row in down.examine()] == [("server", False), ("listener", False)]
+    ((what, well, detail, fix),) = down.examine()  # and not that nothing is heard of it
+    assert (what, well) == ("server", False)
+    assert "refused" in detail
+    assert fix == "see that it runs, and check the host and port in the URL"
     down.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("redis://127.0.0.1:1", "check the host and port in the URL"),
+        ("redis+unix:///no/such.sock", "check the path in the URL"),
+        ("rediss://127.0.0.1:{port}", "that it speaks TLS there: redis:// is without, rediss:// with it"),
+        ("redis+sentinel://127.0.0.1:{port}/mymaster", "it is no Sentinel: name one in the URL"),
+    ],
+)
+def test_what_to_do_about_a_url_that_leads_nowhere(
+    redis_server: RedisServer, url: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_examine, "_PATIENCE", 0.1)
+    storage = RedisStorage(url.format(port=redis_server.port), RedisSettings(push=False))
+    for load in loads(storage, 0.1):
+        with pytest.raises(StorageUnavailable, match=advice) as caught:
+            load()
+        assert not caught.value.outcome_unknown
+    assert advice in storage.examine()[0][3]
+    storage.close()
+
+
+def test_one_that_hangs_up(redis_proxy: Proxy) -> None:
+    """As one does that wants TLS."""
+    storage = RedisStorage(f"redis://127.0.0.1:{redis_proxy.port}", RedisSettings(push=False))
+    for load in loads(storage, 1):
+        redis_proxy.cut_after(b"EVALSHA")
+        with pytest.raises(StorageUnavailable, match="is no Redis, or one that wants TLS"):
+            load()
+    storage.close()
 
 
 def test_so_many_connections_and_no_more(redis_server: RedisServer) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from resilience.cli.output import seconds
 from resilience.clock import SystemClock, monotonic, sleep
-from resilience.errors import StorageConflict, StorageLockTimeout, StorageUnavailable
+from resilience.errors import StorageConflict, StorageError, StorageLockTimeout, StorageUnavailable
 from resilience.sharedclock import WELL_SET
 from resilience.storage import Capability, Key, Version
 
@@ -64,10 +64,15 @@ class Patient:
 
     def save(self, number: int, over: Snapshot, expected: Version | None) -> Snapshot:
         """Save a number; `over` is what was loaded before."""
-        self.has_written = True
+        written, self.has_written = self.has_written, True  # whatever comes of it, until that is known
         # By the time of the storage: one that drops what has expired would drop it at once where our clock is behind.
         expires_at = KEPT + (SystemClock.wall() if over.time is None else over.time)
-        return self.ports.save(self.key, b'{"probe":%d}' % number, expected, expires_at, self.timeout)
+        try:
+            return self.ports.save(self.key, b'{"probe":%d}' % number, expected, expires_at, self.timeout)
+        except StorageError as error:
+            if not (isinstance(error, StorageUnavailable) and error.outcome_unknown):
+                self.has_written = written
+            raise
 
     def commit(self) -> None:
         """Add one to the number that is stored, under the lock."""
@@ -182,8 +187,16 @@ def race(patient: Patient) -> dict[str, int]:
 
 def pushes(patient: Patient, neighbour: Neighbour) -> Check:
     """Let another process commit, and see how long a snapshot of this one says that it is current."""
-    held = patient.load()
-    is_current = held.is_current
+    end = monotonic() + AT_ONCE
+    while (is_current := patient.load().is_current) is not None and not is_current():
+        if monotonic() > end:
+            return Check(
+                "push",
+                ok=False,
+                detail=f"no snapshot says that it is current, for {short(AT_ONCE)}: each call loads",
+                fix="see that the storage may push to this process",
+            )
+        sleep(LOOK_EVERY)  # it has yet to hear of the commits before
     if is_current is None:
         return Check(
             "push",
@@ -192,18 +205,25 @@ def pushes(patient: Patient, neighbour: Neighbour) -> Check:
         )
     neighbour.begin("commit")
     end = monotonic() + neighbour.patience
-    while is_current() and monotonic() < end:
+    while is_current() and not neighbour.has_answered and monotonic() < end:
         sleep(LOOK_EVERY)
     seen = monotonic()
-    took = max(0.0, seen - neighbour.answer()["at"])
-    if took > AT_ONCE:
+    told = neighbour.answer()
+    while is_current() and seen <= told["done"] + AT_ONCE:
+        sleep(LOOK_EVERY)
+        seen = monotonic()
+    after = seen - told["done"]
+    if after > AT_ONCE:
         return Check(
             "push",
             ok=False,
-            detail=f"a commit of another process was not seen for {short(took)}",
+            detail=f"a commit of another process was not seen for {short(after)}",
             fix="see that the storage may push to this process; till then others' changes are seen late",
         )
-    return Check("push", ok=True, detail=f"a commit of another process was seen after {short(took)}, without a load")
+    took = short(told["done"] - told["begun"])
+    when = f"{short(after)} after it had returned there" if after > 0 else "before it had returned there"
+    detail = f"a commit of another process, which took it {took}, was seen here {when}, without a load"
+    return Check("push", ok=True, detail=detail)
 
 
 def fast(patient: Patient) -> list[Check]:
@@ -255,10 +275,19 @@ def deleted(patient: Patient) -> Check:
     delete = patient.ports.delete
     if delete is None:
         return Check("delete", ok=True, detail=f"it cannot delete: what was written here ends after {KEPT:.0f} s")
+    if patient.load().payload is None:  # of a commit that failed nobody knows whether it was made
+        return Check("delete", ok=True, detail="there is nothing to delete")
     if not delete(patient.key, None, patient.timeout) or patient.load().payload is not None:
-        return Check("delete", ok=False, detail=f"the record of {patient.key} cannot be deleted", fix="delete it")
-    delete(patient.key, None, patient.timeout)  # the look may have made an empty place for the record, as a file
+        detail = f"the record of {patient.key} cannot be deleted"
+        return Check("delete", ok=False, detail=detail, fix="delete it by other means")
     return Check("delete", ok=True, detail="what was written here is gone again")
+
+
+def swept(patient: Patient) -> list[Check]:
+    """Delete what a look may have left where no record is: an empty place for one, as a file."""
+    if patient.ports.delete is not None:
+        patient.ports.delete(patient.key, None, patient.timeout)
+    return []
 
 
 def short(span: float) -> str:

@@ -26,6 +26,9 @@ PATIENCE = 10.0
 
 _FIX = "see that the storage runs, can be reached, and permits this"
 
+_ESSENTIAL = frozenset({"reachable", "commit", "stale commit"})
+"""What a storage cannot do without: where one of them fails, the others would fail for the same reason."""
+
 _HOOKS = 4 * checks.ROUNDS
 """So many hooks a check calls at most."""
 
@@ -33,7 +36,10 @@ _FOR_THREADS = "the storage is for the threads of one process"
 
 
 def examine(runtime: Runtime) -> list[Check]:
-    """Look at everything; the first check that a storage cannot do without ends it."""
+    """Look at everything; the first check that a storage cannot do without ends it.
+
+    So does a storage that finds nothing good at all to say of its place: what cannot be reached is told once.
+    """
     opened = runtime.opened
     found = [
         Check("configuration", ok=True, detail=f"RESILIENCE_STORAGE means {redact(opened.url)}"),
@@ -41,9 +47,20 @@ def examine(runtime: Runtime) -> list[Check]:
     ]
     own: Callable[[], list[tuple[str, bool, str, str]]] | None = getattr(opened.storage, "examine", None)
     patience = PATIENCE + _HOOKS * runtime.timeout
+    told: list[Check] = []
     if own is not None:
-        found += _looked("examine", lambda: [Check(*row) for row in own()], patience)[0]
-    return [*found, *_tried(runtime, Patient(opened.ports, runtime.timeout), patience)]
+        told = _looked("examine", lambda: [Check(*row) for row in own()], patience)[0]
+        if told and not any(check.ok for check in told) and told[0].name != "examine":
+            return [*found, *told]
+    tried = _tried(runtime, Patient(opened.ports, runtime.timeout), patience)
+    return [*found, *told, *_after(told, tried)]
+
+
+def _after(told: list[Check], tried: list[Check]) -> Iterator[Check]:
+    """Say of what the storage refused that its own words come first, where it has some."""
+    amiss = ", ".join(check.name for check in told if not check.ok)
+    for check in tried:
+        yield check._replace(fix=f"mend first what failed above: {amiss}") if amiss and check.fix == _FIX else check
 
 
 def _versions(url: str) -> Iterator[str]:
@@ -58,15 +75,19 @@ def _versions(url: str) -> Iterator[str]:
 def _tried(runtime: Runtime, patient: Patient, patience: float) -> list[Check]:
     """Do what the engine does, on a record that nobody else has."""
     found: list[Check] = []
+    hangs = False
     try:
         for name, look in _examination(runtime, patient):
             looked, hangs = _looked(name, look, patience)
             found += looked
-            if hangs or (name in {"reachable", "commit"} and not all(check.ok for check in looked)):
+            if hangs or (name in _ESSENTIAL and not all(check.ok for check in looked)):
                 break
     finally:
         if patient.has_written:
-            found += _looked("delete", lambda: [checks.deleted(patient)], patience)[0]
+            looked, hangs = _looked("delete", lambda: [checks.deleted(patient)], patience)
+            found += looked
+        if not hangs:
+            _looked("delete", lambda: checks.swept(patient), patience)  # if it fails, why has been told
     return found
 
 
@@ -84,10 +105,10 @@ def _examination(runtime: Runtime, patient: Patient) -> Iterator[tuple[str, Look
 
 def _beside_another_process(runtime: Runtime, patient: Patient) -> list[Check]:
     with Neighbour(runtime, patient) as neighbour:
-        return [
-            *_answered("exclusion", lambda: [checks.excludes(patient, neighbour)]),
-            *_answered("push", lambda: [checks.pushes(patient, neighbour)]),
-        ]
+        found = _answered("exclusion", lambda: [checks.excludes(patient, neighbour)])
+        if all(check.ok for check in found):  # else the other process may be gone, or busy with what went wrong
+            found += _answered("push", lambda: [checks.pushes(patient, neighbour)])
+        return found
 
 
 def _looked(name: str, look: Look, patience: float) -> tuple[list[Check], bool]:

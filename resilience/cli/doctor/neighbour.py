@@ -105,6 +105,11 @@ class Neighbour:
         except OSError as error:
             raise Unanswered("another process died before it was told what to do") from error
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether there is an answer to be had, or it is gone."""
+        return not self._lines.empty()
+
     def answer(self) -> dict[str, Any]:
         """Wait for what it answers.
 
@@ -164,8 +169,9 @@ def do(patient: Patient, what: str) -> dict[str, Any]:
     if what == "race":
         return dict(race(patient))
     if what == "commit":
+        begun = monotonic()
         patient.commit()
-        return {"at": monotonic()}
+        return {"begun": begun, "done": monotonic()}
     try:
         with patient.ports.lock(patient.key, 0.0):
             return {"got": True}
