@@ -227,7 +227,8 @@ class Engine:
         if mode == "allow":
             return Permit(cell, cell.state.epoch, accounted=False)
         if mode == "deny":
-            raise cell.policy.refuse(None, str(outage)).error(cell.key.name, self._clock.wall()) from outage
+            reason = f"the storage does not answer: {outage}" if outage.key is None else str(outage)
+            raise cell.policy.refuse(None, reason).error(cell.key.name, self._clock.wall()) from outage
         if mode == "raise":
             raise _again(outage) from outage
         shadow = self._shadow(cell)

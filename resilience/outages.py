@@ -5,7 +5,7 @@ There is one fuse for the storage and one for each key of which alone it gives n
 
 from __future__ import annotations
 
-from resilience.errors import PluginError, StorageError, StorageLockTimeout, StorageUnavailable
+from resilience.errors import PluginError, StorageError, StorageLockTimeout, StorageUnavailable, revive
 from resilience.fuse import Fuse
 
 TYPE_CHECKING = False
@@ -153,7 +153,8 @@ class Outages:
             return
         fuse = self._fuse if error.key is None else self._fuses.setdefault(key, Fuse())
         now = self._clock.monotonic()
-        if fuse.blow(now, error, self._clock.draw() / _MOST_DRAWN, is_slow=deadline - now < self.timeout / 2):
+        kept = _told_to_all(error, key) if error.key is None else error
+        if fuse.blow(now, kept, self._clock.draw() / _MOST_DRAWN, is_slow=deadline - now < self.timeout / 2):
             data = {"error": str(error), "mode": mode, "storage": self._storage}
             self._announcer.event("degraded", error.key, self._clock.wall(), data)
 
@@ -169,6 +170,16 @@ class Outages:
 def is_of_the_caller(error: StorageError) -> bool:
     """Whether it was the caller's stack that came to its end: that says nothing of the storage, nor of other calls."""
     return isinstance(error.__cause__, RecursionError)
+
+
+def _told_to_all(error: StorageError, key: Key) -> StorageError:
+    """Return an error as those are told who ask for other keys meanwhile: without the one at which it was met."""
+    text = str(error).replace(str(key), "a record")
+    if text == str(error):
+        return error
+    told = revive(type(error), (text, *error.args[1:]), dict(error.__dict__))
+    told.__cause__ = error.__cause__
+    return told
 
 
 def unusable(error: Fault) -> StorageError:

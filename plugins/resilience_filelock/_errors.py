@@ -59,7 +59,8 @@ def unavailable(error: OSError, doing: str, path: str, key: Key, *, unknown: boo
         or (error.errno in FULL and not os.path.lexists(path))
     )
     hint = _HINTS.get(error.errno or 0)
-    text = f"{doing} {key} in {path!r}: {error.strerror or error}" + (f"; {hint}" if hint else "")
+    place = path if one else os.path.dirname(path)
+    text = f"{doing} {key} in {place!r}: {error.strerror or error}" + (f"; {hint}" if hint else "")
     result = StorageUnavailable(text, key=key if one else None, outcome_unknown=unknown)
     result.__cause__ = error
     return result

@@ -215,6 +215,28 @@ class TestOutage:
             assert rejection.value.retry_after is None
         assert not breaker.check()
 
+    @pytest.mark.parametrize("mode", ["deny", "raise"])
+    def test_an_outage_of_all_names_no_other(self, storage: Faulty, mode: Any, told: Recorder) -> None:
+        def down(_well: Any, key: Key, *_: Any) -> None:
+            raise StorageUnavailable(f"loading {key} on host: refused") from OSError("refused")
+
+        storage.always.update(load=down, save=down)
+        with pytest.raises((CircuitOpenError, StorageUnavailable), match="loading circuit_breaker 'payments' on host"):
+            make(mode).call(pytest.fail)
+        assert [event.data["error"] for event in told.events] == ["loading circuit_breaker 'payments' on host: refused"]
+        other = CircuitBreaker("search", on_store_error=mode)
+        with pytest.raises((CircuitOpenError, StorageUnavailable)) as raised:
+            other.call(pytest.fail)
+        text = str(raised.value)
+        assert "payments" not in text
+        assert text.endswith(
+            "'search' rejects calls (the storage does not answer: loading a record on host: refused)"
+            if mode == "deny"
+            else "loading a record on host: refused"
+        )
+        with pytest.raises(StorageUnavailable, match=r"^loading a record on host: refused$"):
+            other.reset()
+
     def test_raise(self, storage: Faulty) -> None:
         breaker = make("raise")
         everything_fails(storage)
