@@ -432,12 +432,15 @@ def write_until_killed(handle: Handle, key: Key, who: str, path: str, seed: int)
         diary.operations.clear()
 
 
-def write_until(handle: Handle, key: Key, who: str, path: str, seed: int) -> None:
-    """Commit until a file is there."""
+def write_until(handle: Handle, key: Key, who: str, begun: str, end: str, seed: int) -> None:
+    """Commit until the file `end` is there; make the file `begun` after the first commit."""
     diary = Diary(who)
     chance = random.Random(seed)  # noqa: S311 - sizes of payloads
-    while not os.path.exists(path):  # noqa: PTH110 - a path as text
+    while not os.path.exists(end):  # noqa: PTH110 - a path as text
         add_one(handle, key, who, diary, chance.choice([0, 10, 300, 3000]))
+        if begun:
+            touch(begun)
+            begun = ""
         diary.operations.clear()
 
 

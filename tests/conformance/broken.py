@@ -1312,7 +1312,7 @@ MISTAKES = [
     Mistake(AnswersInTime, "hurried_saves", "returned a Snapshot, and what it saved is not there"),
     Mistake(SavesOverDamage, "damaged_saves", "`expected` None over a damaged record was committed", DAMAGE),
     Mistake(ForgetsWhatItWaitedWith, "nothing_left_open", "after 30 waits in vain for a lock"),
-    Mistake(WaitsByItself, "stopped_writer", "while another process was stopped in the middle of a commit"),
+    Mistake(WaitsByItself, "stopped_writer", "while another process was stopped in the middle of its commits"),
     Mistake(RecordsOfAllKinds, "records", "a record of the kind 'conformance'"),
     Mistake(RecordsUnchecked, "records", "for a damaged record, for which load raises StorageCorrupt", DAMAGE),
     Mistake(RecordsOfBirth, "records", "records gives version 1@"),

@@ -15,9 +15,9 @@ import pytest
 from conformance.broken import LeaseWithoutCompare, LockFile, PollsItsLock
 from conformance.references import CasStorage, FolderStorage
 
-from resilience import Capability, Key, Snapshot, StorageConflict, Version, clock, hookimpl
+from resilience import Capability, Key, Snapshot, StorageConflict, StorageUnavailable, Version, clock, hookimpl
 from resilience.testing import Diary, Failed, Handle, Operation, Result, Subject, Violation, all_checks, run_check
-from resilience.testing.checks import locking, processes
+from resilience.testing.checks import faults, locking, processes
 from resilience.testing.jobs import hold, read, write_until_killed
 from resilience.testing.subject import Background
 from resilience_filelock import FileStorage
@@ -329,6 +329,54 @@ class Forked:
 
     def kill(self) -> None:
         pass
+
+
+class Stopped(Forked):
+    """A process that is stopped and goes on, and what it says."""
+
+    def stop(self) -> None:
+        pass
+
+    resume = stop
+
+
+class RefusesInHaste(FolderStorage):
+    """Says of a load that has little time that it cannot be done."""
+
+    @hookimpl
+    def resilience_load(self, key: Key, timeout: float) -> Snapshot:
+        if timeout < 1:
+            raise StorageUnavailable("others are at it")
+        return super().resilience_load(key, timeout)
+
+
+class TestStoppedWriters:
+    @pytest.mark.parametrize("storage", [FolderStorage, RefusesInHaste])
+    def test_loads_end_in_time(self, tmp_path: Path, storage: Any) -> None:
+        result = look("stopped_writer", Alone(of_folder(tmp_path, storage)))
+        assert (result.outcome, result.notes) == ("passed", ())
+
+    @pytest.mark.parametrize(("late", "outcome"), [(2, "passed"), (3, "failed")])
+    def test_seldom_is_a_note(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int, outcome: str) -> None:
+        left = [True] * 2 * late  # a stop counts if two loads are late
+
+        def is_late(*_: object) -> bool:
+            return bool(left) and left.pop()
+
+        monkeypatch.setattr(faults, "_is_late", is_late)
+        result = look("stopped_writer", Alone(of_folder(tmp_path)))
+        assert result.outcome == outcome
+        said = result.what or result.notes[0]
+        assert f"stopped in the middle of its commits, {late} times, loads with a time-out of 0.1 s" in said
+
+    def test_one_that_waits_for_who_is_stopped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(faults, "Background", NeverDone)
+        assert "took longer than 1.1 s" in look("stopped_writer", Alone(of_folder(tmp_path))).what
+
+    def test_one_that_cannot_go_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(faults, "subject_waits", ignored)
+        result = look("stopped_writer", Alone(of_folder(tmp_path), [Stopped(Failed("it died"))]))
+        assert "a process that was stopped now and then could not go on: it died" in result.what
 
 
 class TestForks:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from resilience import clock
 from resilience.errors import StorageConflict, StorageCorrupt, StorageError, StorageLockTimeout, StorageUnavailable
 from resilience.storage import Capability, Snapshot, Version
-from resilience.testing.checks.locking import slack
+from resilience.testing.checks.locking import slack, subject_waits
 from resilience.testing.checks.registry import SECOND, check
 from resilience.testing.handle import Handle
 from resilience.testing.jobs import LONG, checked, hurry, made, payload_of, touch, was_saved, write_until
 from resilience.testing.roads import CALLED
 from resilience.testing.subject import Background
 from resilience.testing.violations import Skipped, Violation
-from resilience.testing.workers import Failed, wait_until
+from resilience.testing.workers import Failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -241,17 +241,28 @@ def check_stopped_writer(subject: Subject) -> None:
     """Stop a process that commits at any moment, many times, and load meanwhile: by this storage and by a new one."""
     subject.need_processes()
     subject.need_posix()
-    handle, key = subject.handle, subject.key()
+    handle, key, stops, late = subject.handle, subject.key(), subject.pick(20, 30), 0
+    begun = clock.monotonic()
+    handle.put(key, payload_of(1, "this process"))
+    takes = clock.monotonic() - begun
     with subject.signs() as signs:
-        worker = subject.begin(0, write_until, key, "a writer", signs / "end", subject.chance.getrandbits(32), limit=60)
-        wait_until(lambda: handle.load(key).version is not None or worker.pipe.poll(0), "a commit elsewhere", 20.0)
-        begun = clock.monotonic()
-        handle.put(subject.key(), payload_of(1, "this process"))
-        takes = clock.monotonic() - begun
-        for _ in range(subject.pick(20, 60)):
+        seed = subject.chance.getrandbits(32)
+        worker = subject.begin(0, write_until, key, "a writer", signs / "begun", signs / "end", seed, limit=60)
+        subject_waits(signs / "begun")
+        for _ in range(stops):
             clock.sleep(subject.chance.uniform(0, 0.001 + takes))
-            _load_beside(subject, worker, key)
+            late += _is_late_beside(subject, worker, key)
+            if late == TOO_OFTEN:
+                break
         touch(signs / "end")
+        said = (
+            f"while another process was stopped in the middle of its commits, {late} times, loads with a time-out of"
+            f" {BRIEFLY:g} s took longer than {BRIEFLY + slack(subject):g} s, two in a row"
+        )
+        if late == TOO_OFTEN:
+            raise _stopped(said)
+        if late:
+            subject.note(f"{said}; that is too seldom, of {stops} times, to tell whose fault it is")
         try:
             worker.answer(20.0)
         except Failed as failed:
@@ -259,19 +270,16 @@ def check_stopped_writer(subject: Subject) -> None:
             raise _stopped(f"a process that was stopped now and then could not go on: {failed.briefly}") from failed
 
 
-def _load_beside(subject: Subject, worker: Worker, key: Key) -> None:
-    """Stop a process, and load by a storage in use and by one that was just made."""
+def _is_late_beside(subject: Subject, worker: Worker, key: Key) -> bool:
+    """Stop a process, and load by a storage in use and by one that was just made; whether one of them waits for it."""
     fresh = Handle.open(subject.factory, subject.road)
     try:
         worker.stop()
         try:
-            for who, handle in (("", subject.handle), (" of a storage that was just made", fresh)):
-                # A machine that has much else to do is late by itself, now and then; beside who is stopped, all are.
-                if all(_is_late(handle, key, slack(subject)) for _ in range(2)):
-                    raise _stopped(
-                        f"while another process was stopped in the middle of a commit, two loads{who}, one after the"
-                        f" other, took longer than {BRIEFLY + slack(subject):g} s each, with a time-out of {BRIEFLY:g}"
-                    )
+            # A machine that has much else to do is late by itself, now and then; beside who is stopped, all are.
+            return any(
+                all(_is_late(handle, key, slack(subject)) for _ in range(2)) for handle in (subject.handle, fresh)
+            )
         finally:
             worker.resume()
     finally:
@@ -287,6 +295,10 @@ def _stopped(what: str) -> Violation:
         " is up, then raise StorageUnavailable",
     )
 
+
+TOO_OFTEN = 3
+"""Times that loads may not be late.  A good library may have its moment: who is stopped within a few instructions of a
+commit of SQLite, in WAL mode, keeps its readers for seconds, whatever their time-outs are."""
 
 BRIEFLY = 0.1
 """Seconds that a load has beside a process that is stopped."""
