@@ -136,7 +136,7 @@ def _push(listener: Listener | None) -> Finding:
         "listener",
         not listener.why,
         f"off: {listener.why}" if listener.why else "others' commits are heard of at once",
-        "name the server itself, not a transaction pooler, or set RESILIENCE_POSTGRES__PUSH=false",
+        listener.advice or "see the server's log, or set RESILIENCE_POSTGRES__PUSH=false",
     )
 
 

@@ -49,6 +49,9 @@ _DEAF: Final = 60.0
 """Seconds after which it is tried again where none arrived."""
 
 
+_POOLER: Final = "name the server itself, not a transaction pooler, or set RESILIENCE_POSTGRES__PUSH=false"
+
+
 class Listener:
     """Hears of commits in a thread, and tells `Freshness`.
 
@@ -67,6 +70,8 @@ class Listener:
         """Set when it is known for the first time whether commits are heard of."""
         self.why = "it was not tried yet"
         """Why they are not."""
+        self.advice = ""
+        """What to do about it, where that is known."""
         self._heard_once = False
         self._closed = False
         self._woken, self._waker = socket.socketpair()
@@ -122,9 +127,9 @@ class Listener:
             try:
                 self._listen()
             except Fault as fault:
-                self.why = str(fault)
+                self.why, self.advice = str(fault), fault.advice
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing is heard
-                self.why = f"{type(error).__name__}: {error}"
+                self.why, self.advice = f"{type(error).__name__}: {error}", ""
             finally:
                 self._freshness.distrust()
                 with self._reading:
@@ -171,7 +176,7 @@ class Listener:
                         "without push, and trusts a record for RESILIENCE_MAX_STALENESS; name the server itself in "
                         "RESILIENCE_STORAGE, or set RESILIENCE_POSTGRES__PUSH=false"
                     )
-                raise Late("no notification arrives, as behind a transaction pooler")
+                raise Late("no notification arrives, as behind a transaction pooler", advice=_POOLER)
             selector.select(max(0.0, deadline - clock.monotonic()))
             self._check()
         return begun

@@ -22,6 +22,10 @@ def test_a_standby_is_refused_and_serves_when_it_is_promoted(postgres_server: Po
         with pytest.raises(StorageUnavailable, match="the server only reads: it is a standby") as caught:
             running.storage.resilience_save(KEY, b"{}", saved.version, None, 5)
         assert not caught.value.outcome_unknown
+        found = {what: (well, fix) for what, well, _, fix in running.storage.examine()}
+        assert found["primary"] == found["listener"]  # for one reason
+        assert not found["primary"][0]
+        assert "name the primary in the URL" in found["primary"][1]
         assert [running.fail(), running.fail()] == ["failed", "rejected"]  # by the private copy
         assert "it is a standby" in str(running.told.events[0].data["error"])
         standby.promote()

@@ -146,7 +146,9 @@ def test_the_page_says_the_same() -> None:
 def test_a_right_that_a_script_lacks(redis_server: RedisServer) -> None:
     """The server says but that it lacks one."""
     with redis_server.admin() as admin:
-        admin.acl_setuser("mute", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-publish"])
+        admin.acl_setuser(
+            "mute", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"], commands=["-publish"]
+        )
     storage = RedisStorage(f"redis://mute:x@127.0.0.1:{redis_server.port}", RedisSettings(push=False))
     with pytest.raises(StorageUnavailable, match=r"the rights of docs/redis\.md: \+eval .*\+publish") as caught:
         storage.resilience_save(KEYS[0], b"1", None, None, 1)
