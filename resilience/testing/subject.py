@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -67,6 +68,7 @@ class Subject:
         self.measured: dict[str, float] = {}
         self.keys: list[Key] = []
         self._handles: list[Handle] = []
+        self._twin: Subject | None = None
 
     @cached_property
     def handle(self) -> Handle:
@@ -77,7 +79,7 @@ class Subject:
     def awaited(self) -> Subject:
         """The same storage, reached from coroutines; what is noted there is noted here."""
         twin = Subject(self.factory, damage=self.damage, unreachable=self.unreachable, quick=self.quick, road=AWAITED)
-        twin.chance, twin.notes = self.chance, self.notes
+        twin.chance, twin.notes, twin._twin = self.chance, self.notes, self
         return twin
 
     def abandon_awaited(self) -> None:
@@ -214,7 +216,7 @@ class Subject:
         :raises Violation: one of them found one, a hook raised an error there, or one did not end in time.
         """
         handles = [self.handle, *(self._beside if self.road == AWAITED else ())]
-        with _switching_often():
+        with switching_often():
             threads = [
                 Background(function, handles[number % len(handles)], *arguments)
                 for number, (function, *arguments) in enumerate(jobs)
@@ -235,17 +237,28 @@ class Subject:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
+    def let_go(self) -> None:
+        """See that no process has anything open of the storage, on both roads; the next use opens it anew."""
+        twin: Subject | None = self._twin or self.__dict__.get("awaited")
+        for subject in (self, *([] if twin is None else [twin])):
+            subject._close_all()  # noqa: SLF001 - another one of this class
+        gc.collect()  # a storage that closes nothing by itself leaves it to the end of its objects
+        self.workers.run(gc.collect)
+
     def close(self) -> None:
         """Remove what was stored, as far as the storage can, and close it."""
         twin: Subject | None = self.__dict__.pop("awaited", None)
         if twin is not None:
             twin.close()
-        for handle in self.__dict__.pop("_beside", ()):
-            handle.road.close()
         if self._handles:
             for key in self.keys:
                 self._handles[0].remove(key)
         self.keys.clear()
+        self._close_all()
+
+    def _close_all(self) -> None:
+        for handle in self.__dict__.pop("_beside", ()):
+            handle.road.close()
         handles, self._handles = self._handles, []
         self.__dict__.pop("handle", None)
         for handle in handles:
@@ -331,7 +344,7 @@ def _stuck(failed: Failed) -> Violation:
 
 
 @contextmanager
-def _switching_often() -> Generator[None]:
+def switching_often() -> Generator[None]:
     """Let the interpreter switch between threads so often that a race is found."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)

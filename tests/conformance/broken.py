@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from conformance.references import TABLE, CasStorage, FolderStorage, Opened, damage_folder
+from conformance.references import TABLE, CasStorage, FolderStorage, Opened, damage_folder, everywhere
 
 from resilience import (
     Capability,
@@ -1062,6 +1062,71 @@ class UsesItsParentsConnection(CasStorage):
         return Snapshot(payload and payload.encode("latin-1"), version and Version(*version))
 
 
+class DrawsFromAGenerator(FolderStorage):
+    """Draws incarnations from a `random.Random()`, whose state a fork copies."""
+
+    generator = random.Random()
+
+    def following(self, expected: Version | None) -> Version:
+        if expected is None:
+            return Version(f"{self.generator.getrandbits(128):032x}", 1)
+        return super().following(expected)
+
+
+class KeptOverAFork(CasStorage):
+    """A child opens a connection of its own, and leaves those alone that were open when it was forked."""
+
+    inherited: list[Opened] = []  # noqa: RUF012 - of the process
+
+    def opened(self) -> Opened:
+        if getattr(self._local, "process", os.getpid()) != os.getpid():
+            self.inherited.append(self._local.opened)
+            self._local = threading.local()
+        opened = super().opened()
+        everywhere.discard(opened)
+        self._local.process = os.getpid()
+        return opened
+
+
+class LockOfAnotherThread(FolderStorage):
+    """One buffer for all reads, and a lock of threads around it; a forked child has it as another thread held it."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.buffer = threading.Lock()
+
+    def read(self, key: Key) -> tuple[bytes | None, Version | None]:
+        with self.buffer:
+            clock.sleep(0.0005)
+            return super().read(key)
+
+
+class WaitsForAMomentOfRest(FolderStorage):
+    """Lets a fork wait until nobody reads, and lets others begin to read meanwhile."""
+
+    def __init__(self, url: str, settings: None = None) -> None:
+        super().__init__(url)
+        self.reading = 0
+        self.rest = threading.Condition()
+        over = self.rest.release
+        os.register_at_fork(before=self.wait_for_rest, after_in_parent=over, after_in_child=over)
+
+    def wait_for_rest(self) -> None:
+        self.rest.acquire()
+        self.rest.wait_for(lambda: not self.reading)
+
+    def read(self, key: Key) -> tuple[bytes | None, Version | None]:
+        with self.rest:
+            self.reading += 1
+        try:
+            clock.sleep(0.001)
+            return super().read(key)
+        finally:
+            with self.rest:
+                self.reading -= 1
+                self.rest.notify_all()
+
+
 class CallsItTimedOut(CasStorage):
     """A save that was sent, and for whose answer there was no time, is taken for one that did not happen."""
 
@@ -1137,18 +1202,18 @@ class Patient(Opened):
     """A connection that waits by itself."""
 
     def __init__(self, path: str) -> None:
-        self.pid = os.getpid()
         self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.is_open = True
         self.connection.execute(TABLE)
 
 
 class WaitsByItself(CasStorage):
     """Leaves it to its library to wait, which takes 5 s whatever the time-out is."""
 
-    def execute(self, key: Key | None, timeout: float, statement: str, *values: object) -> sqlite3.Cursor:
+    def opened(self) -> Opened:
         if getattr(self._local, "opened", None) is None:
             self._local.opened = Patient(self.path)
-        return super().execute(key, timeout, statement, *values)
+        return super().opened()
 
     @hookimpl
     def resilience_save(
@@ -1307,6 +1372,10 @@ MISTAKES = [
     Mistake(KeepsAHundred, "many_records", "of 150 records, all without an expiry"),
     Mistake(StopsTheClock, "time", "from where the ones before it say it should be"),
     Mistake(UsesItsParentsConnection, "forked_at_work", "after a fork, while parent and children commit,"),
+    Mistake(DrawsFromAGenerator, "forked_births", "both drew the incarnation"),
+    Mistake(KeptOverAFork, "forked_alone", "a forked child, whose parent has ended, made commit"),
+    Mistake(LockOfAnotherThread, "forked_beside_threads", "a child that was forked beside threads at work died, or"),
+    Mistake(WaitsForAMomentOfRest, "forked_beside_threads", "a fork beside 8 threads that load and commit did not"),
     Mistake(CallsItTimedOut, "hurried_saves", "as if nothing were saved; it was"),
     Mistake(LeavesItOpen, "nothing_left_open", "descriptors and threads more are open after 30 loads and saves"),
     Mistake(AnswersInTime, "hurried_saves", "returned a Snapshot, and what it saved is not there"),

@@ -13,7 +13,8 @@ import uuid
 from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 from zlib import crc32
 
 from resilience import (
@@ -52,7 +53,7 @@ os.register_at_fork(before=birth.acquire, after_in_parent=birth.release, after_i
 
 
 class FolderStorage:
-    """A file per record, replaced whole; a lock file per record, and a lock for threads."""
+    """A file per record, replaced whole; a lock file per record, whose descriptors exclude threads as well."""
 
     Settings = None
     capabilities: Any = frozenset({Capability.PROCESSES})
@@ -60,8 +61,6 @@ class FolderStorage:
 
     def __init__(self, url: str, settings: None = None) -> None:
         self.folder = Path(url.partition(":")[2])
-        self._threads: dict[Key, threading.Lock] = {}
-        self._guard = threading.Lock()
 
     def path(self, key: Key, suffix: str = "record") -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,26 +113,16 @@ class FolderStorage:
         self.write(key, payload, version)
         return Snapshot(payload, version)
 
-    def of_threads(self, key: Key) -> threading.Lock:
-        with self._guard:
-            return self._threads.setdefault(key, threading.Lock())
-
     @hookimpl
     @contextmanager
     def resilience_lock(self, key: Key, timeout: float) -> Generator[None]:
         end = clock.monotonic() + timeout
-        threads = self.of_threads(key)
-        if not threads.acquire(timeout=timeout):
-            raise StorageLockTimeout(f"{key}: another thread holds the lock", key=key)
+        descriptor = self.open(key)
         try:
-            descriptor = self.open(key)
-            try:
-                self.wait(descriptor, end, key)
-                yield
-            finally:
-                self.free(descriptor)
+            self.wait(descriptor, end, key)
+            yield
         finally:
-            threads.release()
+            self.free(descriptor)
 
     def open(self, key: Key) -> int:
         path = self.path(key, "lock")
@@ -159,7 +148,7 @@ class FolderStorage:
             except BlockingIOError:
                 left = end - clock.monotonic()
                 if left <= 0:
-                    raise StorageLockTimeout(f"{key}: another process holds the lock", key=key) from None
+                    raise StorageLockTimeout(f"{key}: somebody else holds the lock", key=key) from None
                 clock.sleep(min(self.pause, left))
             else:
                 return
@@ -199,21 +188,81 @@ TABLE = (
 
 
 class Opened:
-    """A connection of one thread, closed with the thread; one that a fork inherited is left alone."""
+    """A connection of one thread, closed with the thread, and before a fork."""
 
     def __init__(self, path: str) -> None:
-        self.pid = os.getpid()
-        # Whichever thread collects the garbage may close it.
+        # Whoever forks, or collects the garbage, may close it.
         self.connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        self.is_open = True
         # Else each commit keeps all readers out, and twenty who commit leave a reader no moment on a busy machine.
         self.connection.execute("PRAGMA journal_mode = WAL")
         # A commit outlives its process all the same; the lock is free before the disk has answered.
         self.connection.execute("PRAGMA synchronous = NORMAL")
         self.connection.execute(TABLE)
+        everywhere.add(self)
+
+    def close(self) -> None:
+        self.is_open = False
+        self.connection.close()
 
     def __del__(self) -> None:
-        if self.pid == os.getpid() and hasattr(self, "connection"):
+        if hasattr(self, "connection"):
             self.connection.close()
+
+
+everywhere: WeakSet[Opened] = WeakSet()
+"""The connections of this process.  SQLite's books on locks are of no use in a child: it begins with none open."""
+
+
+class Gate:
+    """Whoever uses a connection is inside; who forks waits until nobody is, and lets nobody in meanwhile."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.inside = 0
+        self.forking: int | None = None
+        os.register_at_fork(before=self.shut, after_in_parent=self.open, after_in_child=self.open)
+
+    @contextmanager
+    def __call__(self) -> Generator[None]:
+        me = threading.get_ident()
+        with self.changed:
+            self.changed.wait_for(lambda: self.forking in {None, me})  # the engine commits before a fork
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.inside -= 1
+                self.changed.notify_all()
+                if self.forking == me:
+                    self.close_all()
+
+    def shut(self) -> None:
+        self.changed.acquire()
+        self.changed.wait_for(lambda: self.forking is None)
+        self.forking = threading.get_ident()
+        self.changed.wait_for(lambda: not self.inside)
+        self.close_all()
+
+    def close_all(self) -> None:
+        for opened in list(everywhere):
+            opened.close()
+
+    def open(self) -> None:
+        self.forking = None
+        self.changed.notify_all()
+        self.changed.release()
+
+
+gate = Gate()
+
+
+class Done(NamedTuple):
+    """What a statement gave."""
+
+    rows: list[Any]
+    changed: int
 
 
 class CasStorage:
@@ -226,7 +275,7 @@ class CasStorage:
         self.path = url.partition(":")[2]
         self._local = threading.local()
 
-    def execute(self, key: Key | None, timeout: float, statement: str, *values: object) -> sqlite3.Cursor:
+    def execute(self, key: Key | None, timeout: float, statement: str, *values: object) -> Done:
         """Execute a statement, and again as long as others are at it.
 
         SQLite's own waiting soon looks every 100 ms only, and who has just committed comes first in between: on a busy
@@ -235,20 +284,26 @@ class CasStorage:
         end = time.monotonic() + timeout
         while True:
             try:
-                opened: Opened | None = getattr(self._local, "opened", None)
-                if opened is None or opened.pid != os.getpid():
-                    opened = self._local.opened = Opened(self.path)
-                return opened.connection.execute(statement, values)
+                with gate():
+                    opened = self.opened()  # kept until its statement is over: it closes the connection at its end
+                    cursor = opened.connection.execute(statement, values)
+                    return Done(cursor.fetchall(), cursor.rowcount)
             except sqlite3.Error as error:
                 if "locked" not in str(error) or time.monotonic() >= end:
                     raise StorageUnavailable(f"{self.path}: {error}", key=key) from error
             time.sleep(random.uniform(0, 0.002))
 
+    def opened(self) -> Opened:
+        opened: Opened | None = getattr(self._local, "opened", None)
+        if opened is None or not opened.is_open:
+            opened = self._local.opened = Opened(self.path)
+        return opened
+
     @hookimpl
     def resilience_load(self, key: Key, timeout: float) -> Snapshot:
         select = "SELECT payload, incarnation, number FROM records WHERE kind = ? AND name = ?"
-        row = self.execute(key, timeout, select, *key).fetchone()
-        return Snapshot(None, None) if row is None else Snapshot(bytes(row[0]), Version(row[1], row[2]))
+        rows = self.execute(key, timeout, select, *key).rows
+        return Snapshot(bytes(rows[0][0]), Version(*rows[0][1:])) if rows else Snapshot(None, None)
 
     @hookimpl
     def resilience_save(
@@ -257,15 +312,15 @@ class CasStorage:
         if expected is None:
             version = Version(uuid.uuid4().hex, 1)
             insert = "INSERT INTO records VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-            cursor = self.execute(key, timeout, insert, *key, payload, *version)
+            done = self.execute(key, timeout, insert, *key, payload, *version)
         else:
             version = Version(expected.incarnation, expected.number + 1)
             update = (
                 "UPDATE records SET payload = ?, number = ?"
                 " WHERE kind = ? AND name = ? AND incarnation = ? AND number = ?"
             )
-            cursor = self.execute(key, timeout, update, payload, version.number, *key, *expected)
-        if not cursor.rowcount:
+            done = self.execute(key, timeout, update, payload, version.number, *key, *expected)
+        if not done.changed:
             raise StorageConflict(f"{key}: {expected} is not what is stored", key=key)
         return Snapshot(payload, version)
 
@@ -275,14 +330,14 @@ class CasStorage:
 
     @hookimpl
     def resilience_keys(self) -> list[Key]:
-        return [Key(*row) for row in self.execute(None, 1, "SELECT kind, name FROM records").fetchall()]
+        return [Key(*row) for row in self.execute(None, 1, "SELECT kind, name FROM records").rows]
 
     @hookimpl
     def resilience_delete(self, key: Key, expected: Version | None, timeout: float) -> bool:
         delete = "DELETE FROM records WHERE kind = ? AND name = ?"
         if expected is None:
-            return self.execute(key, timeout, delete, *key).rowcount > 0
-        done = self.execute(key, timeout, f"{delete} AND incarnation = ? AND number = ?", *key, *expected).rowcount > 0
+            return self.execute(key, timeout, delete, *key).changed > 0
+        done = self.execute(key, timeout, f"{delete} AND incarnation = ? AND number = ?", *key, *expected).changed > 0
         if not done and self.resilience_load(key, timeout).version is not None:
             raise StorageConflict(f"{key}: {expected} is not what is stored", key=key)
         return done

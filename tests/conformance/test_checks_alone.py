@@ -420,6 +420,20 @@ class TestForks:
         assert result.outcome == ("failed" if finds else "passed")
         assert finds in result.what
 
+    @pytest.mark.parametrize(
+        ("end", "finds"),
+        [
+            ((0.01, 9, 9), ""),
+            ((5.0, 9, 9), "commit did not return in 5 s; when they had ended, it did"),
+            ((0.01, 9, 8), "updates are lost: parent and children committed 9 times beside forks, 8 are counted"),
+            (Failed("it did not end"), "commit did not come to an end: it did not end"),
+        ],
+    )
+    def test_a_fork_beside_threads(self, tmp_path: Path, end: Any, finds: str) -> None:
+        result = look("forked_beside_threads", Alone(of_folder(tmp_path), [Forked(end)]))
+        assert result.outcome == ("failed" if finds else "passed")
+        assert finds in result.what
+
 
 class TestKilledWriters:
     def test_what_the_last_one_left_is_not_what_was_acknowledged(self, tmp_path: Path) -> None:

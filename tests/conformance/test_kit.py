@@ -46,6 +46,9 @@ HEAVY = {
         "stopped_writer",
         "fork",
         "forked_at_work",
+        "forked_births",
+        "forked_alone",
+        "forked_beside_threads",
         "lock_is_handed_on",
         "deadlines",
         "speed",
@@ -100,11 +103,14 @@ def test_right_storages_pass_from_coroutines(tmp_path: Path, storage: Any, damag
     assert report["awaited_counts_processes"].outcome == ("skipped" if storage is MemoryStorage else "passed")
 
 
+FORKS = ["forked_at_work", "forked_births", "forked_alone", "forked_beside_threads"]
+
+
 def test_some_with_processes(tmp_path: Path) -> None:
     """On every interpreter."""
     checks = ["lock_excludes_processes", "visible", "counts_processes", "killed_holder", "stopped_holder", "fork"]
-    report = run(partial(FileStorage, f"file://{tmp_path}/state"), quick=True, only=[*checks, "forked_at_work"])
-    assert [result.outcome for result in report.results] == ["passed"] * 7, failures(report)
+    report = run(partial(FileStorage, f"file://{tmp_path}/state"), quick=True, only=[*checks, *FORKS])
+    assert [result.outcome for result in report.results] == ["passed"] * 10, failures(report)
 
 
 def test_records_of_many_keys(tmp_path: Path) -> None:
@@ -124,6 +130,8 @@ def test_what_a_storage_has_not_is_not_looked_at(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(CasStorage, "resilience_delete", None)
     without = run(partial(CasStorage, f"cas:{tmp_path}/state"), quick=True, only=["delete_compares"])
     assert "the storage has no resilience_delete" in without["delete_compares"].reason
+    unborn = run(partial(CasStorage, f"cas:{tmp_path}/state"), quick=True, only=["forked_births"])
+    assert "the storage has no resilience_delete" in unborn["forked_births"].reason
 
 
 def test_a_slow_storage_keeps_as_many_records_as_there_is_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +179,7 @@ def found(mistake: Mistake, folder: Path) -> Result:
 )
 def test_each_mistake_is_found_and_named(tmp_path: Path, mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resilience.testing.checks.processes.FREED_WITHIN", 1.0)  # what is never freed is waited for
+    monkeypatch.setattr("resilience.testing.checks.forks.LIMIT", 3.0)  # likewise
     result = found(mistake, tmp_path)
     assert result.outcome == "failed", result
     ways = (mistake.says,) if isinstance(mistake.says, str) else mistake.says
@@ -468,6 +477,8 @@ def test_version_2_of_the_kit_never_changes() -> None:
     brought = [f"awaited_{name}" for name in VERSION_2.split()] + [
         *("keys_threads", "awaited_keys_threads", "keys_processes", "awaited_keys_processes", "delete_compares"),
         *("discard_spares", "many_records"),
+        *("forked_births", "awaited_forked_births", "forked_alone", "awaited_forked_alone"),
+        *("forked_beside_threads", "awaited_forked_beside_threads"),
         *("forked_at_work", "awaited_forked_at_work", "hurried_saves", "awaited_hurried_saves"),
         *("nothing_left_open", "awaited_nothing_left_open"),
         *("damaged_saves", "awaited_damaged_saves", "stopped_writer", "awaited_stopped_writer"),

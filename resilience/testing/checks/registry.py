@@ -22,6 +22,7 @@ GROUPS = (
     "awaitable",
     "concurrency",
     "processes",
+    "forks",
     "faults",
     "speed",
     "coroutines",

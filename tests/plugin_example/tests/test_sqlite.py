@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+import threading
 import warnings
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import pytest
-from resilience_sqlite_example import SQLiteSettings, SQLiteStorage
+from resilience_sqlite_example import SQLiteSettings, SQLiteStorage, connections
 from resilience_sqlite_example.reading import SQLiteReader
 
 from resilience import (
@@ -170,3 +171,21 @@ def test_a_child_has_its_own_share_in_the_log(storage: SQLiteStorage) -> None:
     child.join(10)
     assert child.exitcode == 0
     assert storage.resilience_load(KEY, 1.0).payload == b"of the child"
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nobody forks here")
+def test_a_fork_keeps_out_other_threads_and_lets_its_own_commit(storage: SQLiteStorage) -> None:
+    version = storage.resilience_save(KEY, b"before", None, None, 1.0).version
+    other = threading.Thread(target=storage.resilience_load, args=(KEY, 1.0))
+    connections._before_fork()
+    try:
+        storage.resilience_save(KEY, b"gathered", version, None, 1.0)  # as the engine does, if it comes later
+        assert not storage._connections._idle
+        other.start()
+        other.join(0.05)
+        assert other.is_alive()
+    finally:
+        connections._after_fork()
+    other.join(10)
+    assert not other.is_alive()
+    assert storage.resilience_load(KEY, 1.0).payload == b"gathered"

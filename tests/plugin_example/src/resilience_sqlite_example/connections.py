@@ -4,8 +4,8 @@ An error closes its connection: what is given back is at rest, with no transacti
 
 None may be open where the process forks.  SQLite remembers in its memory which locks a process holds; a child has that
 memory and not the locks, so also a connection that it opens by itself would be one that others do not see, and the last
-of these to close would take the log away from under it.  So before a fork all are closed, and a moment is waited for
-those that are in use.
+of these to close would take the log away from under it.  So before a fork all are closed: a moment is waited for those
+that are in use, and whoever wants one meanwhile waits for the end of the fork; else somebody always had one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import contextmanager
-from threading import Condition
+from threading import Condition, get_ident
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -40,7 +40,11 @@ _AT_REST = 1.0
 """Seconds for which a fork waits at most for those who use a connection; a statement takes milliseconds."""
 
 _no_fork = Condition()
-"""Held by who forks, from before until after: nobody opens a connection meanwhile."""
+"""Guards what stands here and which connections are in use; held by who forks when all are closed, until after it."""
+
+_forking: int | None = None
+"""The thread that forks, or waits for it: nobody else borrows a connection then.  The engine may commit in it, before
+the fork; what it used is closed at once."""
 
 
 class Connections:
@@ -67,6 +71,7 @@ class Connections:
         :raises sqlite3.Error: of SQLite.
         """
         with _no_fork:
+            _no_fork.wait_for(lambda: _forking in {None, get_ident()})
             self._leave_the_parent_s()
             self._in_use += 1
         try:
@@ -81,6 +86,8 @@ class Connections:
             with _no_fork:
                 self._in_use -= 1
                 _no_fork.notify_all()
+                if _forking == get_ident():
+                    self.close()
 
     @property
     def are_in_use(self) -> bool:
@@ -135,11 +142,26 @@ _all: WeakSet[Connections] = WeakSet()
 
 
 def _before_fork() -> None:
+    global _forking  # noqa: PLW0603 - of the process, as forks are
     _no_fork.acquire()
+    _no_fork.wait_for(lambda: _forking is None)  # two threads that fork do so one after the other
+    _forking = get_ident()
     _no_fork.wait_for(lambda: not any(each.are_in_use for each in _all), _AT_REST)
     for each in _all:
         each.close()
 
 
+def _after_fork() -> None:
+    global _forking  # noqa: PLW0603 - likewise
+    _forking = None
+    _no_fork.notify_all()
+    _no_fork.release()
+
+
+def _after_fork_in_child() -> None:
+    global _no_fork, _forking
+    _no_fork, _forking = Condition(), None  # those who wait for the old one are threads of the parent
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
