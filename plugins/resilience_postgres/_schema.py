@@ -32,7 +32,7 @@ BYTEA, BOOL, INT8, TEXT, FLOAT8 = 17, 16, 20, 25, 701
 
 _DDL = """\
 -- The table of a resilience storage.  Needs CREATE on the database, or on the schema if it is there; no superuser.
--- To be run as one transaction: nothing is made where something else has the table's name.
+-- To be run as one transaction (psql -1): nothing is made where something else has the table's name.
 DO $$
 DECLARE
     form text := obj_description(to_regclass('{table}'), 'pg_class');
@@ -56,20 +56,24 @@ EXCEPTION WHEN OTHERS THEN
     RETURN NULL;  -- encrypted, or something that jsonb cannot hold
 END $$;
 
-CREATE TABLE IF NOT EXISTS {table} (
-    id          bytea PRIMARY KEY,                  -- SHA-256 of kind, line feed, name
-    kind        text COLLATE "C" NOT NULL,
-    name        text COLLATE "C" NOT NULL,
-    incarnation text NOT NULL,                      -- drawn at the first commit
-    number      bigint NOT NULL,                    -- of the commit, from 1
-    record      bytea NOT NULL,
-    checksum    bigint NOT NULL,
-    payload     jsonb GENERATED ALWAYS AS ({table}_json(record)) STORED,
-    expires_at  timestamptz,                        -- after it the record means nothing, and is swept
-    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    set_aside   text                                -- of a damaged record: what was wrong with it
-) WITH (fillfactor = 50);                           -- room for a commit to write its row's next version beside it
-COMMENT ON TABLE {table} IS '{form}';
+DO $$ BEGIN
+    IF to_regclass('{table}') IS NULL THEN
+        CREATE TABLE {table} (
+            id          bytea PRIMARY KEY,                  -- SHA-256 of kind, line feed, name
+            kind        text COLLATE "C" NOT NULL,
+            name        text COLLATE "C" NOT NULL,
+            incarnation text NOT NULL,                      -- drawn at the first commit
+            number      bigint NOT NULL,                    -- of the commit, from 1
+            record      bytea NOT NULL,
+            checksum    bigint NOT NULL,
+            payload     jsonb GENERATED ALWAYS AS ({table}_json(record)) STORED,
+            expires_at  timestamptz,                        -- after it the record means nothing, and is swept
+            changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+            set_aside   text                                -- of a damaged record: what was wrong with it
+        ) WITH (fillfactor = 50);                           -- room for a row's next version beside it
+        COMMENT ON TABLE {table} IS '{form}';  -- on none but ours
+    END IF;
+END $$;
 
 CREATE OR REPLACE PROCEDURE {table}_save(
     p_id bytea, p_kind text, p_name text, p_incarnation text, p_number bigint, p_record bytea, p_checksum bigint,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from servers.postgres_server import PASSWORD
+from servers.postgres_server import PASSWORD, programs
 
 import resilience_postgres
 from resilience import (
@@ -521,6 +522,21 @@ def test_a_table_of_somebody_else_is_left_alone(postgres_server: PostgresServer,
     assert not {"rights", "records"} & set(found)
     owner.close()
     storage.close()
+
+
+def test_whoever_makes_it_by_hand_does_not_take_it_over(
+    postgres_server: PostgresServer, taken: PostgresSettings
+) -> None:
+    """Also not as psql does it that was not told to make one transaction of it, and goes on after an error."""
+    folder = programs()
+    assert folder is not None
+    sql = PostgresStorage(postgres_server.admin_url, taken).prepare(dry=True)
+    for options, made in ((["-1"], []), ([], ["records_json", "records_save"])):
+        command = [str(folder / "psql"), "-q", *options, postgres_server.admin_url]
+        done = subprocess.run(command, input=sql, capture_output=True, text=True, timeout=30, check=False)
+        assert "theirs.records is no table of resilience, and belongs to postgres" in done.stderr
+        assert sorted(made_in(postgres_server, "theirs")) == made
+        assert postgres_server.ask("SELECT obj_description('theirs.records'::regclass)") == [(None,)]
 
 
 def test_a_table_of_a_later_form_is_left_alone(postgres_server: PostgresServer, taken: PostgresSettings) -> None:
