@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from resilience import StorageConflict, StorageUnavailable
 
 TYPE_CHECKING = False
@@ -114,6 +112,8 @@ REACH: Final = "see that it runs, and check that host and port in the URL are th
 
 def unconnected(message: str) -> Lost:
     """Return why no connection could be made."""
+    import re
+
     said = re.sub('"[^"]*"', '""', message)  # a name may have any words in it
     return Lost(message, advice=next((advice for words, advice in _CONNECTING if words in said), REACH))
 
