@@ -67,7 +67,7 @@ def _median(function: Callable[[], object], times: int) -> float:
     return sorted(taken)[len(taken) // 2]
 
 
-@check("calls, and threads that end, leave nothing open", kit=SECOND, after=("round_trip", "lock_timeout"))
+@check("calls, and threads that end, leave nothing open", kit=SECOND, after=("round_trip", "lock_timeout"), limit=90)
 def check_nothing_left_open(subject: Subject) -> None:
     """Call a storage again and again, in threads that end, for locks in vain, and where no store answers.
 
@@ -96,6 +96,9 @@ def check_nothing_left_open(subject: Subject) -> None:
     away.close()
 
 
+PATIENCE = 25.0
+"""Seconds that no crowd of calls takes that each wait for a millisecond, however much else a machine has to do."""
+
 CALLS = 30
 """Of each kind.  A pool that grows by less, or threads for calls of an event loop, are none of one for each call."""
 
@@ -108,7 +111,7 @@ def _lock_in_vain(subject: Subject) -> None:
     if not subject.is_shared:
         return
     with subject.signs() as signs:
-        worker = subject.begin(0, hold, key, signs / "held", signs / "free", 20.0, None)
+        worker = subject.begin(0, hold, key, signs / "held", signs / "free", 50.0, None, limit=60)
         subject_waits(signs / "held")
         _count_in_vain(handle, key)
         touch(signs / "free")
@@ -116,9 +119,9 @@ def _lock_in_vain(subject: Subject) -> None:
 
 
 def _count_in_vain(handle: Handle, key: Key) -> None:
-    Background(fail_to_lock, handle, key, 2).result(10.0)
+    Background(fail_to_lock, handle, key, 2).result(PATIENCE)
     before = _open_now()
-    Background(fail_to_lock, handle, key, CALLS).result(10.0)
+    Background(fail_to_lock, handle, key, CALLS).result(PATIENCE)
     _see_little_open(before, "waits in vain for a lock that somebody else held")
 
 
