@@ -127,7 +127,7 @@ class Copying:
                 except ResilienceError as error:
                     detail = str(error)
                     if isinstance(error, StorageUnavailable) and error.key is None:
-                        down = detail  # it is no matter of this record
+                        down = detail.replace(str(key), "a record")  # it is no matter of this one
                 except Exception as error:  # noqa: BLE001 - a plugin may raise anything
                     detail = f"{type(error).__name__}: {error}"
             yield Record(key.kind, key.name, result, redact_within(" ".join(detail.split())))

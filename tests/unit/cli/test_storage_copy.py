@@ -235,11 +235,11 @@ class TestFaults:
 
     def test_one_that_does_not_answer_is_not_asked_again_and_again(self) -> None:
         new = FaultyStorage(MemoryStorage("memory:"))
-        new.fail("load", 2, StorageUnavailable("redis://me:hunter2@host is down"))
+        new.fail("load", 2, StorageUnavailable("loading circuit_breaker 'b': redis://me:hunter2@host is down"))
         assert self.copied(MemoryStorage("memory:"), new) == {
             "a": ("copied", ""),
-            "b": ("failed", "redis://***@host is down"),
-            "c": ("failed", "not tried: redis://***@host is down"),
+            "b": ("failed", "loading circuit_breaker 'b': redis://***@host is down"),
+            "c": ("failed", "not tried: loading a record: redis://***@host is down"),
         }
         assert new.calls == ["lock", "load", "save", "lock", "load"]
 
