@@ -136,7 +136,7 @@ def test_it_answers_in_time_and_leaves_no_half_read_connection(redis_server: Red
         ((idle,),) = connections._idle.values()
         while not idle._reader.at_eof() and idle._reader.exception() is None:  # the loop has to hear of it
             await asyncio.sleep(0.001)
-        assert (await storage.resilience_aload(KEY, 5)).payload == found.payload
+        assert (await storage.resilience_aload(KEY, 5)).payload in {b"1", b"2"}  # what hung may get there only now
         redis_proxy.cut_after(b"EVALSHA")
         with pytest.raises(StorageUnavailable) as caught:
             await storage.resilience_asave(KEY, b"3", found.version, None, 5)

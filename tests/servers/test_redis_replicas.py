@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +37,9 @@ def test_while_it_reads_its_data_there_is_an_outage_and_then_everything_is_there
         with pytest.raises(StorageUnavailable, match="it is reading its data after a start and will answer") as caught:
             running.storage.resilience_load(KEY, 1)
         assert not caught.value.outcome_unknown
+        with pytest.raises(StorageUnavailable, match="it is reading its data after a start and will answer"):
+            asyncio.run(running.storage.resilience_aload(KEY, 1))
+        gc.collect()  # would warn of a connection that was left open
         assert [running.fail(), running.fail()] == ["failed", "rejected"]  # by the private copy
         assert "it is reading its data after a start" in str(running.told.events[0].data["error"])
         running.comes_back(failures=2)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
-import threading
+import subprocess
+import sys
 import warnings
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from resilience_sqlite_example import SQLiteSettings, SQLiteStorage, connections
+from resilience_sqlite_example import SQLiteSettings, SQLiteStorage
 from resilience_sqlite_example.reading import SQLiteReader
 
 from resilience import (
@@ -27,7 +29,6 @@ from resilience import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.synchronize import Event
-    from pathlib import Path
 
 KEY = Key("test", "one")
 
@@ -173,19 +174,36 @@ def test_a_child_has_its_own_share_in_the_log(storage: SQLiteStorage) -> None:
     assert storage.resilience_load(KEY, 1.0).payload == b"of the child"
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="nobody forks here")
-def test_a_fork_keeps_out_other_threads_and_lets_its_own_commit(storage: SQLiteStorage) -> None:
-    version = storage.resilience_save(KEY, b"before", None, None, 1.0).version
-    other = threading.Thread(target=storage.resilience_load, args=(KEY, 1.0))
-    connections._before_fork()
-    try:
-        storage.resilience_save(KEY, b"gathered", version, None, 1.0)  # as the engine does, if it comes later
-        assert not storage._connections._idle
-        other.start()
-        other.join(0.05)
-        assert other.is_alive()
-    finally:
-        connections._after_fork()
-    other.join(10)
-    assert not other.is_alive()
-    assert storage.resilience_load(KEY, 1.0).payload == b"gathered"
+AT_THE_FORK = """
+import os, sys, threading
+from resilience import Key
+
+def at_the_fork():  # registered first, so called last, when the storage keeps others out
+    storage.resilience_save(key, b"gathered", version, None, 1.0)  # as the engine does, if it comes later
+    descriptors = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    assert not [path for path in descriptors if path.startswith(sys.argv[1])], descriptors
+    other.start()
+    other.join(0.05)
+    assert other.is_alive()
+
+os.register_at_fork(before=at_the_fork)
+from resilience_sqlite_example import SQLiteStorage
+
+key = Key("circuit_breaker", "payments")
+storage = SQLiteStorage(f"sqlite://{sys.argv[1]}")
+version = storage.resilience_save(key, b"before", None, None, 1.0).version
+other = threading.Thread(target=storage.resilience_load, args=(key, 1.0))
+child = os.fork()
+if child == 0:
+    os._exit(storage.resilience_load(key, 1.0).payload != b"gathered")
+other.join(10)
+assert not other.is_alive()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc, and fork")
+def test_a_fork_keeps_out_other_threads_and_lets_its_own_commit(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", AT_THE_FORK, str(tmp_path / "breakers.db")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -496,7 +496,7 @@ def test_a_damaged_record_is_told_and_set_aside(run: Run, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("name", "status"), [("stdout", 74), ("stderr", 0)])
 def test_a_process_without_a_stream_ends_all_the_same(name: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = f"import sys; sys.{name} = None; from resilience.cli import main; sys.argv[1:] = ['--version']; main()"
+    gone = f"import sys; sys.{name} = None; sys.argv[1:] = ['--version']; from resilience.cli import main; exit(main())"
     assert subprocess.run([sys.executable, "-c", gone], check=False, stderr=subprocess.DEVNULL).returncode == status
     monkeypatch.setattr(sys, name, None)
     cli._let_go()  # the same, where it can be measured
