@@ -48,7 +48,7 @@ BOUNDS = {
 }
 """Bytecode instructions of each road at most, all that is called included, the protected function aside."""
 
-LONG = {"closed": 100_000, "gathered": 20_000, "failure": 500, "failure, time window": 500}
+LONG = {"closed": 50_000, "gathered": 10_000, "failure": 500, "failure, time window": 500}
 """So often does a process that lives long walk a road."""
 
 ROOM = 4_096
@@ -210,7 +210,8 @@ def test_of_a_rejection_one_pointer_stays_until_it_is_told(still: Runtime) -> No
 def test_a_process_that_lives_long_does_not_grow(road: str, tmp_path: Path) -> None:
     with Runtime(storage=tmp_path.as_uri(), environ={}) as runtime:
         walk = roads(runtime)[road]
-        assert grown(repeated(walk, LONG[road]), rounds=1, first=repeated(walk, WARM)) < ROOM
+        # Twice: on a slow machine the first one is the first to last for a second, after which the storage is asked.
+        assert grown(repeated(walk, LONG[road]), rounds=2, first=repeated(walk, WARM)) < ROOM
 
 
 # --- the system -------------------------------------------------------------------------------------------------------
