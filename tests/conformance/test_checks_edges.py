@@ -459,7 +459,7 @@ class TestRecords:
 
     def test_a_storage_that_cannot_delete(self) -> None:
         storage = Reading(list)
-        storage.resilience_delete = None  # type: ignore[assignment,method-assign]
+        storage.resilience_delete = None  # type: ignore[assignment,method-assign] # as of one that has no such hook
         assert look("records", storage).outcome == "passed"
 
 
