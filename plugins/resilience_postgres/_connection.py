@@ -30,7 +30,7 @@ from resilience_postgres._errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from typing import Final
+    from typing import Any, Final
 
     from psycopg.pq.abc import PGconn, PGresult
 
@@ -61,11 +61,12 @@ def address(url: str) -> tuple[bytes, str]:
     except Error:
         given = None  # the error shows the URL, with its password
     port = "" if given is None else str(given.get("port") or "").strip(",")
-    if given is None or not (port.replace(",", "") or "0").isdecimal():  # or a password's part
+    if given is None or not (port.replace(",", "") or "0").isdecimal() or _is_misread(url, given):
         from resilience.settings import redact
 
         raise ConfigurationError(
-            f"RESILIENCE_STORAGE: {redact(url)} is no URL of a PostgreSQL server; write "
+            f"RESILIENCE_STORAGE: {redact(url)} is no URL of a PostgreSQL server; with user:password@ before the host "
+            "if need be, and %-escapes for what is special in URLs, write "
             "postgresql://host:5432/database"  # without a user: what stands before an "@" is blotted out of messages
         )
     given.setdefault("application_name", NAME)
@@ -74,6 +75,17 @@ def address(url: str) -> tuple[bytes, str]:
     if "," in host:
         given.setdefault("target_session_attrs", "read-write")
     return conninfo.make_conninfo("", **given).encode(), f"{host}:{port}" if port else host
+
+
+def _is_misread(url: str, given: dict[str, Any]) -> bool:
+    """Whether a part of a password was taken for a host or a database, which messages name.
+
+    A password with "@", "/" or "?" in it ends for libpq at the first of them, and the URL goes on after its last "@".
+    """
+    hosts = str(given.get("host") or "").split(",")  # "/…" is a folder of sockets, "@…" a socket without a file
+    return any("@" in host[1:] for host in hosts if not host.startswith("/")) or (
+        "@" in str(given.get("dbname") or "") and "%40" not in url
+    )
 
 
 class Connection:

@@ -407,7 +407,7 @@ def test_a_url_that_cannot_be_read_and_no_secret_is_shown() -> None:
         PostgresStorage(f"postgresql://app:{PASSWORD}@host:port/db?no_such=1")
     assert PASSWORD not in str(caught.value)
     with (
-        pytest.raises(ConfigurationError, match="is no URL of a PostgreSQL server; write postgresql://host:5432/data"),
+        pytest.raises(ConfigurationError, match=r"is no URL of a PostgreSQL server; .* write postgresql://host:5432/d"),
         Runtime(environ={"RESILIENCE_STORAGE": f"postgresql://app:{PASSWORD}@host:port/db"}) as runtime,
     ):
         _ = runtime.opened
@@ -417,6 +417,26 @@ def test_a_url_that_cannot_be_read_and_no_secret_is_shown() -> None:
     storage = PostgresStorage(f"postgresql://app:{PASSWORD}@one,two/db")
     assert repr(storage) == "<PostgresStorage 'resilience.records' on 'one,two'>"
     assert b"target_session_attrs=read-write" in storage._dsn
+
+
+@pytest.mark.parametrize("secret", ["an@{}", "an@@{}", "a/an@{}", "5/{}", "an@/{}", "a?n@{}", "an#@{}"], ids=repr)
+def test_what_libpq_takes_for_a_host_or_a_database_may_be_the_rest_of_a_password(secret: str) -> None:
+    with pytest.raises(ConfigurationError, match="%-escapes for what is special") as caught:
+        PostgresStorage(f"postgresql://app:{secret.format(PASSWORD)}@localhost/db")
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://app:an%40{PASSWORD}@localhost/db",
+        "postgresql://app@%2Frun%2Fa@b:5432/db",  # a folder of sockets
+        "postgresql:///db?host=@abstract",  # a socket without a file
+        "postgresql://app@localhost/db%40home",
+    ],
+)
+def test_an_at_sign_that_belongs_there(url: str) -> None:
+    assert PASSWORD not in repr(PostgresStorage(url))
 
 
 def test_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
