@@ -136,7 +136,9 @@ def commit(  # noqa: C901, PLR0912, PLR0915 - one road, each way out of which sa
                             saved: object = ports.save(key, payload, expected, expires_at, seconds)
                         elif not seconds:  # no server answers in no time, and whether it was saved nobody would know
                             done.is_unknown = False
-                            raise Outrun(f"{key}: the time was up before it could be saved", key=key)
+                            raise Outrun(
+                                f"{key}: RESILIENCE_STORAGE_TIMEOUT was over before it could be saved", key=key
+                            )
                         else:
                             saved = yield ports.save, (key, payload, expected, expires_at, seconds)
                     except StorageConflict as conflict:

@@ -11,6 +11,7 @@ brings the record that is committed now.
 | `_address` | the URL: one server, those that a Sentinel names, or a cluster |
 | `_route` | which server is asked, and what is done when it sends us to another |
 | `_connections`, `_loops` | asking it: from threads, from coroutines |
+| `_certificates` | what is wrong with our files, where TLS cannot begin |
 | `_reply` | what it answers |
 | `_freshness`, `_listener` | whether a snapshot is still current, and the thread that is told of commits |
 | `_errors` | from the driver's errors to the framework's |

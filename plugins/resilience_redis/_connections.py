@@ -13,7 +13,7 @@ from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any
 
 from resilience import StorageUnavailable, clock
-from resilience_redis._errors import CLOSED, Refused, Unreached, is_refusal, refusal
+from resilience_redis._errors import CLOSED, TARDY, Refused, Unreached, is_refusal, refusal
 from resilience_redis._reply import Incomplete, read
 from resilience_redis._script import packed
 
@@ -62,6 +62,7 @@ class Manner:
         self._sentinel = (settings.sentinel_username, None if secret is None else secret.get_secret_value())
         self._sentinels = frozenset(place.seeds if place.form == "sentinel" else ())
         self._database = place.database
+        self._settings = settings
         self._options: dict[str, Any] = {"protocol": 2}
         self.kind = "TLS" if place.tls else "TCP"
         if place.tls:
@@ -93,6 +94,12 @@ class Manner:
             advice = "RESILIENCE_REDIS__TLS_CA_FILE is to name who signed it, and the URL the host that it is for"
         elif self.kind == "TLS":
             advice += ", and that it speaks TLS there: redis:// is without, rediss:// with it"
+            if not isinstance(error.__context__, ConnectionError | TimeoutError):
+                from resilience_redis._certificates import fault
+
+                unusable = fault(self._settings)
+                if unusable:
+                    return Unreached(address, unusable, sent=False, advice="it is to be a file in PEM that can be read")
         return Unreached(address, why, sent=False, advice=advice)
 
     def opening(self, address: Address) -> list[Command]:
@@ -100,8 +107,11 @@ class Manner:
         is_sentinel = address in self._sentinels
         username, password = self._sentinel if is_sentinel else self._server
         said: list[Command] = []
-        if password is not None:
-            said.append(("AUTH", password) if username is None else ("AUTH", username, password))
+        if username is not None:
+            # Also without a password: whoever says nothing is let in as `default`, who may do everything.
+            said.append(("AUTH", username, password or ""))
+        elif password is not None:
+            said.append(("AUTH", password))
         if self._database and not is_sentinel:
             said.append(("SELECT", self._database))
         return said
@@ -130,10 +140,6 @@ class Connections:
 
     def drive(self, requests: Requests[T], timeout: float) -> T:
         """Serve the requests of a generator, all of them within `timeout` seconds."""
-        # The first time it takes as long as a hook may: before its time begins.
-        # Used by nobody here: it is there to be imported first, see its first lines.
-        import resilience_redis._driver  # noqa: F401 # pyright: ignore[reportUnusedImport]
-
         deadline = clock.monotonic() + timeout
         if not self._turns.acquire(timeout=timeout):
             raise StorageUnavailable(f"{self._most} requests of this process are under way and do not end")
@@ -294,8 +300,9 @@ def exchange(connection: Connection, address: Address, commands: Sequence[Comman
                 stream.shutdown(SHUT_RDWR)
     except (OSError, ValueError) as error:
         connection.disconnect()
-        why = "it did not answer in time" if isinstance(error, TimeoutError) else str(error)
-        advice = CLOSED if isinstance(error, ConnectionError) else ""
+        why, advice = str(error), CLOSED if isinstance(error, ConnectionError) else ""
+        if isinstance(error, TimeoutError):
+            why, advice = "it did not answer in time", TARDY
         raise Unreached(address, why, sent=True, advice=advice) from error
     except BaseException:
         connection.disconnect()  # what comes next on it would be the answer to this

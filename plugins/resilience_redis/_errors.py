@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 _LONGEST = 300
 
-CLOSED = "if it does so each time it is no Redis, or one that wants TLS: rediss://"
+CLOSED = (
+    "if it does so each time it is no Redis, or one that wants TLS: rediss://, or through it a certificate:"
+    " RESILIENCE_REDIS__TLS_CERT_FILE"
+)
 """What to do about a server that ends a connection."""
+
+TARDY = "see whether it hangs, or is slower than RESILIENCE_STORAGE_TIMEOUT"
+"""What to do about a server that takes connections and says nothing."""
 
 RIGHTS = (
     "+eval +evalsha +time +type +hmget +hset +pexpireat +persist +pexpire +del +rename +publish +subscribe +ping +scan"
@@ -30,6 +36,11 @@ _HINTS = {
     "NOPERM": f"give this user the rights of docs/redis.md: {RIGHTS}, on the prefix's keys and its channel",
     "DB": "the number behind the host in the URL, /0 if it has none, is to be one that the server has (`databases`)",
     "SENTINEL": "it is no Sentinel: name one in the URL, or the server itself by redis://",
+    "SENTINEL AUTH": "give what the Sentinels ask for as RESILIENCE_REDIS__SENTINEL_USERNAME and"
+    " RESILIENCE_REDIS__SENTINEL_PASSWORD",
+    "MASTER": "the name behind the hosts in the URL is to be one that `sentinel monitor` gave",
+    "CLUSTER": "it is no node of a cluster: name it by redis://",
+    "UNKNOWN": "it keeps no records, or that command was renamed: a Sentinel is named by redis+sentinel://",
     "READONLY": "it is a replica: name the primary, or let Sentinels name it (redis+sentinel://)",
     "LOADING": "it is reading its data after a start and will answer soon",
     "OOM": "its memory is full: raise maxmemory, or use a server of its own; see docs/redis.md for eviction",
@@ -69,7 +80,17 @@ class Refused(Exception):
         super().__init__(f"{address}: {text}")
         self.code = code
         self.advice = _HINTS.get(code, "")
+        if code == "NOPERM":
+            lacked = "+" + text.partition(" run the '")[2].partition("'")[0]
+            if lacked != "+" and lacked not in RIGHTS.split():  # those of a cluster, or of a Sentinel
+                self.advice = f"give this user {lacked} as well, and see docs/redis.md for the others"
         self.rest = text.removeprefix(code).strip()
+
+    def by_sentinel(self) -> Refused:
+        """Advise about a refusal of a Sentinel, which has users of its own."""
+        if self.code == "AUTH":
+            self.advice = _HINTS["SENTINEL AUTH"]
+        return self
 
     @property
     def is_parting(self) -> bool:
@@ -101,8 +122,10 @@ def refusal(address: Address, error: Exception) -> Refused:
             return Refused(address, code, text)
     if "DB index is out of range" in text:
         return Refused(address, "DB", text)
-    if "unknown command 'SENTINEL'" in text:
-        return Refused(address, "SENTINEL", text)
+    if "unknown command" in text:
+        return Refused(address, "SENTINEL" if "'SENTINEL'" in text else "UNKNOWN", text)
+    if "cluster support disabled" in text:
+        return Refused(address, "CLUSTER", text)
     if "ACL failure" in text or "executing the script can't" in text:
         return Refused(address, "NOPERM", text)
     if "WRONGTYPE" in text:
@@ -123,7 +146,9 @@ def unavailable(error: Unreached | Refused, doing: str, key: Key | None, *, savi
 
     :param saving: whether a record was to be written: then it may have been, though nobody said so.
     """
-    text = f"{doing}: {error}" + (f"; {error.advice}" if error.advice else "")
+    text = f"{doing}: {error}"
+    if error.advice:
+        text = f"{text.removesuffix('.')}; {error.advice}"
     if isinstance(error, Unreached):
         return StorageUnavailable(text, outcome_unknown=saving and error.sent)
     if error.code == "WRONGTYPE" and key is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilience import StorageUnavailable, clock
 from resilience_redis._connections import has_parted, left
-from resilience_redis._errors import CLOSED, Refused, Unreached, is_refusal, refusal
+from resilience_redis._errors import CLOSED, TARDY, Refused, Unreached, is_refusal, refusal
 from resilience_redis._script import packed
 
 if TYPE_CHECKING:
@@ -78,10 +78,6 @@ class LoopConnections:
 
     async def drive(self, requests: Requests[T], timeout: float) -> T:
         """Serve the requests of a generator, all of them within `timeout` seconds."""
-        # Which takes its time, before that of the server begins.
-        # Used by nobody here: it is there to be imported first, see its first lines.
-        import resilience_redis._driver  # noqa: F401 # pyright: ignore[reportUnusedImport]
-
         deadline = clock.monotonic() + timeout
         try:
             async with asyncio.timeout(left(deadline)):
@@ -127,8 +123,10 @@ class LoopConnections:
             await _drop(connection)
             if connection is None:
                 raise self._manner.unreached(address, error) from error
-            advice = CLOSED if isinstance(error, Broken) else ""
-            raise Unreached(address, str(error) or "it did not answer in time", sent=sent, advice=advice) from error
+            why, advice = str(error), CLOSED if isinstance(error, Broken) else ""
+            if not why:
+                why, advice = "it did not answer in time", TARDY
+            raise Unreached(address, why, sent=sent, advice=advice) from error
         except BaseException:
             await _drop(connection)
             raise

@@ -81,7 +81,11 @@ class SentinelRoute(Route):
                     host, port = reply
                     self._master = Address(host.decode(), int(port))
                     return self._master
-                why = reply or Refused(sentinel, "ERR", f"it knows no master {self._name!r}")
+                why = (
+                    Refused(sentinel, "MASTER", f"it knows no master {self._name!r}")
+                    if reply is None
+                    else reply.by_sentinel()
+                )
             self._ask_last(sentinel)
         assert why is not None  # noqa: S101 - a URL names one server at least; for the type checkers
         raise why

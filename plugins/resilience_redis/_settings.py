@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from resilience import Duration, StorageSettings
 
@@ -49,12 +49,22 @@ class RedisSettings(StorageSettings):
         description="Certificates that the server's is checked against, in PEM; the system's, if left out.",
     )
     tls_cert_file: str | None = Field(default=None, description="The certificate that is shown to the server, in PEM.")
-    tls_key_file: str | None = Field(default=None, description="The private key of that certificate, in PEM.")
+    tls_key_file: str | None = Field(
+        default=None,
+        description="The private key of that certificate, in PEM, without a passphrase; that file, if left out.",
+    )
     tls_check_hostname: bool = Field(
         default=True,
         description="Whether the certificate of the server must be for the host of the URL.  It is checked in any "
         "case who signed it.",
     )
+
+    @field_validator("tls_key_file")
+    @classmethod
+    def _has_a_certificate(cls, value: str | None, given: ValidationInfo) -> str | None:
+        if value is not None and given.data.get("tls_cert_file") is None:
+            raise ValueError("a private key is of use with its certificate only: set tls_cert_file too")
+        return value
 
     @field_validator("prefix")
     @classmethod

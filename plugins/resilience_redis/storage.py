@@ -6,7 +6,7 @@ import os
 import threading
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from importlib.util import find_spec
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from weakref import WeakSet, finalize
@@ -54,14 +54,13 @@ class RedisStorage:
     :param url: see `resilience_redis._address`.
     :param settings: those of the variables; the defaults if left out.
     :raises ConfigurationError: the URL names no server.
-    :raises PluginError: the driver, redis-py, is not installed.
+    :raises PluginError: the driver, redis-py, is not installed, or does not load.
     """
 
     Settings = RedisSettings
 
     def __init__(self, url: str, settings: RedisSettings | None = None) -> None:
-        if find_spec("redis") is None:
-            raise PluginError("this storage needs redis-py: pip install 'resilience-framework[redis]'")
+        _need_driver()
         settings = settings or RedisSettings()
         self.place = parse(url)
         pushing = {Capability.PUSH} if settings.push else set[Capability]()
@@ -268,6 +267,19 @@ def _translated(doing: str, key: Key | None, *, saving: bool = False) -> Generat
         yield
     except (Unreached, Refused) as error:
         raise unavailable(error, doing, key, saving=saving) from error
+
+
+def _need_driver() -> None:
+    """Import the driver, which takes longer than a server may: before the time of any hook begins.
+
+    :raises PluginError: it is not there, or does not load.
+    """
+    try:
+        import_module("resilience_redis._driver")
+    except ImportError as error:
+        raise PluginError(
+            f"this storage needs redis-py ({error}): pip install 'resilience-framework[redis]'"
+        ) from error
 
 
 _storages: WeakSet[RedisStorage] = WeakSet()

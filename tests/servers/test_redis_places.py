@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis import Redis
 from servers.proxy import Proxy
 from servers.redis_server import RedisServer, free_port
 
@@ -90,6 +92,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def awaited(storage: RedisStorage) -> Snapshot:
+    """Load on an event loop."""
+    return asyncio.run(storage.resilience_aload(KEYS[0], 5))
+
+
 def test_through_tls_with_certificates_on_both_sides(certificates: Path, tmp_path: Path) -> None:
     port = free_port()
     files = ("--tls-ca-cert-file", "ca.pem", "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem")
@@ -114,6 +121,31 @@ def test_through_tls_with_certificates_on_both_sides(certificates: Path, tmp_pat
             refused = RedisStorage(f"rediss://{url}:{port}", settings.model_copy(update={"push": False}))
             with pytest.raises(StorageUnavailable, match=why):
                 refused.resilience_load(KEYS[0], 5)
+        # Of a file of ours that is of no use, it is said which one: the driver names host and port.
+        for setting, file in (
+            ("tls_ca_file", "missing.pem"),
+            ("tls_ca_file", "key.pem"),
+            ("tls_cert_file", "missing.pem"),
+            ("tls_cert_file", "ca.pem"),
+            ("tls_key_file", "missing.pem"),
+            ("tls_key_file", "ca.key"),
+        ):
+            useless = known.model_copy(update={"push": False, setting: str(certificates / file)})
+            refused = RedisStorage(f"rediss://localhost:{port}", useless)
+            # Which of the two does not belong to the other, nobody knows.
+            named = "tls_key_file" if (setting, file) == ("tls_cert_file", "ca.pem") else setting
+            for load in (
+                partial(refused.resilience_load, KEYS[0], 5),
+                partial(awaited, refused),
+            ):
+                with pytest.raises(StorageUnavailable, match=f"RESILIENCE_REDIS__{named.upper()}: .*in PEM"):
+                    load()
+        silent = RedisStorage(
+            f"rediss://localhost:{port}",
+            known.model_copy(update={"push": False, "tls_cert_file": None, "tls_key_file": None}),
+        )
+        with pytest.raises(StorageUnavailable, match="RESILIENCE_REDIS__TLS_CERT_FILE"):
+            silent.resilience_load(KEYS[0], 5)
         careless = RedisStorage(
             f"valkeys://127.0.0.1:{port}", known.model_copy(update={"tls_check_hostname": False, "push": False})
         )
@@ -276,10 +308,19 @@ def is_saved(storage: RedisStorage) -> bool:
     return True
 
 
-def test_a_name_that_no_sentinel_knows(watched: Watched) -> None:
-    storage = RedisStorage(f"redis+sentinel://127.0.0.1:{watched.port}/theirs", RedisSettings(push=False))
-    with pytest.raises(StorageUnavailable, match="no master 'theirs'"):
-        storage.resilience_load(KEYS[0], 1)
+def test_what_to_do_about_a_sentinel_that_refuses(watched: Watched) -> None:
+    url = f"redis+sentinel://127.0.0.1:{watched.port}"
+    theirs = RedisStorage(f"{url}/theirs", RedisSettings(push=False))
+    with pytest.raises(StorageUnavailable, match="no master 'theirs'; the name behind the hosts in the URL"):
+        theirs.resilience_load(KEYS[0], 1)
+    misnamed = RedisStorage(f"redis://127.0.0.1:{watched.port}", RedisSettings(push=False))
+    with pytest.raises(StorageUnavailable, match=r"unknown command .*redis\+sentinel://"):
+        list(misnamed.resilience_keys())
+    with Redis(host="127.0.0.1", port=watched.port) as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">secret")
+    ours = RedisStorage(f"{url}/ours", RedisSettings(push=False))
+    with pytest.raises(StorageUnavailable, match="RESILIENCE_REDIS__SENTINEL_PASSWORD"):
+        ours.resilience_load(KEYS[0], 1)
 
 
 # --- a cluster --------------------------------------------------------------------------------------------------------
@@ -387,6 +428,22 @@ def test_a_node_that_is_asked_alone_says_so(cluster: Cluster) -> None:
     with pytest.raises(StorageUnavailable, match=r"name it by redis\+cluster"):
         for key in KEYS:
             storage.resilience_load(key, 1)
+    storage.close()
+
+
+def test_a_server_that_is_no_node_of_a_cluster(redis_server: RedisServer) -> None:
+    storage = RedisStorage(f"redis+cluster://127.0.0.1:{redis_server.port}", RedisSettings(push=False))
+    with pytest.raises(StorageUnavailable, match="it is no node of a cluster: name it by redis://"):
+        list(storage.resilience_keys())
+
+
+def test_the_rights_that_a_cluster_needs_besides(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        with node.admin() as admin:
+            admin.execute_command("ACL", "SETUSER", "breakers", "reset", *RIGHTS)
+    storage = RedisStorage(f"redis+cluster://breakers:secret@127.0.0.1:{cluster.nodes[0].port}")
+    with pytest.raises(StorageUnavailable, match=r"give this user \+cluster\|slots as well"):
+        list(storage.resilience_keys())
     storage.close()
 
 

@@ -291,7 +291,9 @@ def test_no_save_begins_without_time_for_an_answer(crowded: Crowded) -> None:
     crowded.storage.plan("load", 1, slowly).plan("load", 2, slowly)
     before = len(crowded.storage.calls)
     crowded.breaker.record_failure()
-    with pytest.raises(StorageLockTimeout, match=f"^{KEY}: the time was up before it could be saved$") as raised:
+    with pytest.raises(
+        StorageLockTimeout, match=f"^{KEY}: RESILIENCE_STORAGE_TIMEOUT was over before it could be saved$"
+    ) as raised:
         crowded.breaker.force_open()  # it takes the failure along, and gives it back
     assert raised.value.key == KEY
     assert "save" not in crowded.storage.calls[before:]  # nobody would know whether it was done

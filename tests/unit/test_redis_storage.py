@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -18,8 +19,8 @@ KEY = Key("test", "one")
 
 @pytest.fixture(autouse=True)
 def _the_driver_need_not_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is imported at the first use, and nothing is used here; where it is looked into, the test says so."""
-    monkeypatch.setattr(storage, "find_spec", str)
+    """It is imported when a storage is made, and nothing is used here; where it is looked into, the test says so."""
+    monkeypatch.setattr(storage, "_need_driver", int)
 
 
 # --- URLs -------------------------------------------------------------------------------------------------------------
@@ -137,8 +138,26 @@ def test_passwords_are_not_shown() -> None:
     assert said == ([("AUTH", "swordfish")], [("AUTH", "u", "swordfish")])
 
 
+def test_a_user_without_a_password_is_not_taken_for_the_default_one() -> None:
+    manner = RedisStorage("redis://u@h")._manner
+    assert manner.opening(Address("h", 6379)) == [("AUTH", "u", "")]
+    settings = RedisSettings(username="u", sentinel_username="s")
+    manner = RedisStorage("redis+sentinel://h/m", settings)._manner
+    assert manner.opening(Address("h", 26379)) == [("AUTH", "s", "")]
+    assert manner.opening(Address("elsewhere", 1)) == [("AUTH", "u", "")]
+
+
+def test_a_private_key_without_its_certificate() -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"RESILIENCE_REDIS__TLS_KEY_FILE: .* set tls_cert_file too"),
+        Runtime(storage="rediss://h", environ={"RESILIENCE_REDIS__TLS_KEY_FILE": "key.pem"}) as runtime,
+    ):
+        _ = runtime.opened
+
+
 def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "find_spec", dict[str, str]().get)
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "resilience_redis._driver", None)
     with pytest.raises(PluginError, match=r"pip install 'resilience-framework\[redis\]'"):
         RedisStorage("redis://h")
 
