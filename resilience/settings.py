@@ -676,6 +676,8 @@ class Configuration:
             fields = rest[:1] if not {storage, written} & self._plugin_models.keys() else []
             if (model := self._plugin_models.get(storage)) is not None:
                 fields = list(model.model_fields)
+            elif not rest and written.startswith(f"{storage}_"):  # with one underscore, where two part a section
+                fields = [written.removeprefix(f"{storage}_")]
             yield from (variable(storage, field) for field in fields if field)
         # "RESILIENCE_POLICIES__A__B__KIND__FIELD" was meant for a guard named "a__b", which is "A_B" in variables.
         guard = normal_form("_".join(rest[:-2] or rest[:1]))

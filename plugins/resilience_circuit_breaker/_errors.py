@@ -67,7 +67,8 @@ class CircuitOpenError(PolicyRejected):
         if self.reason:
             text += f" ({self.reason})"
         if self.retry_after is not None:
-            text += f"; try again in {self.retry_after:.3g} s"
+            after = self.retry_after
+            text += f"; try again in {after:.0f} s" if after >= 100 else f"; try again in {after:.3g} s"
         if self.last_error is not None:
             text += f"; the last error was {self.last_error}"
         return text

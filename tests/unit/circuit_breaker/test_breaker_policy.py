@@ -212,6 +212,15 @@ def test_a_rejection_says_when_to_come_again() -> None:
     assert breaker.refused().error("payments", START + 10**6).retry_after == 0
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0, "0"), (0.01234, "0.0123"), (99.96, "100"), (999.9, "1000"), (864_000.5, "864000")]
+)
+def test_a_long_time_is_said_in_digits_too(seconds: float, shown: str) -> None:
+    assert str(CircuitOpenError("payments", "open", seconds)) == (
+        f"circuit breaker 'payments' is open; try again in {shown} s"
+    )
+
+
 def test_a_rejection_by_hand_says_why_and_not_when() -> None:
     breaker = Driver()
     breaker.control("force_open", reason="migration")
