@@ -300,7 +300,9 @@ def exchange(connection: Connection, address: Address, commands: Sequence[Comman
                 stream.shutdown(SHUT_RDWR)
     except (OSError, ValueError) as error:
         connection.disconnect()
-        why, advice = str(error), CLOSED if isinstance(error, ConnectionError) else ""
+        # A server that misses our certificate says so, or hangs up before that has arrived.
+        is_closed = isinstance(error, ConnectionError) or "CERTIFICATE_REQUIRED" in str(error)
+        why, advice = str(error), CLOSED if is_closed else ""
         if isinstance(error, TimeoutError):
             why, advice = "it did not answer in time", TARDY
         raise Unreached(address, why, sent=True, advice=advice) from error
