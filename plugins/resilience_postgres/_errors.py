@@ -61,13 +61,18 @@ SESSION_READS: Final = (
 
 _OTHERS: Final = "it is no table of resilience, or of another version: `resilience doctor` says whose it is"
 
+_MORE: Final = (
+    "let more connections in (max_connections, or the CONNECTION LIMIT of the role or the database), or set "
+    "RESILIENCE_POSTGRES__CONNECTIONS"
+)
+
 _HINTS: Final = {
     READ_ONLY: "the server only reads: it is a standby, or default_transaction_read_only is on for this role",
     "42501": "grant this role what is missing; `resilience doctor` names it",
     "42703": _OTHERS,
     "42809": _OTHERS,
     "53100": "make room on the disk of the server",
-    "53300": "allow the server more connections, or set RESILIENCE_POSTGRES__CONNECTIONS",
+    "53300": _MORE,
     "55P03": "another transaction holds its row: see pg_stat_activity",
     _CANCELLED: "the server's statement_timeout is shorter than RESILIENCE_STORAGE_TIMEOUT, or somebody cancelled it: "
     "set it longer for this role",
@@ -89,14 +94,17 @@ _CONNECTING: Final = (
         "check user and password in the URL; the password may also be in PGPASSWORD, or in the file of PGPASSFILE",
     ),
     ("permission denied for database", "GRANT CONNECT ON DATABASE, to this user"),
+    ("not permitted to log in", "ALTER ROLE … LOGIN, or name another user in the URL"),
+    ("connection slots", _MORE),
+    ("too many c", _MORE),  # of the server, of a role, or of a database
+    ("no more connections", _MORE),  # of a pooler
+    ("database system is", "it is starting, stopping or recovering: it will answer when that is over"),
     ('database ""', "check the database in the URL"),
     ('role ""', "check the user in the URL"),
     (
         "pg_hba.conf",
         "let pg_hba.conf admit this user from this host, or check user and database in the URL",
     ),
-    ("connection slots", "allow the server more connections, or set RESILIENCE_POSTGRES__CONNECTIONS"),
-    ("too many c", "allow the server more connections, or set RESILIENCE_POSTGRES__CONNECTIONS"),
     ("invalid", "check what stands behind the ? in the URL"),
     ("parameter", "check what stands behind the ? in the URL"),
     ("SSL", "check sslmode and the certificates behind the ? in the URL"),

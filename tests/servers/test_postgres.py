@@ -31,7 +31,7 @@ from resilience import (
 )
 from resilience_postgres import PostgresSettings, PostgresStorage, _pool
 from resilience_postgres._connection import Connection, address
-from resilience_postgres._errors import Lost
+from resilience_postgres._errors import Lost, unconnected
 from resilience_postgres._records import identity
 from resilience_postgres._waiting import _tell_from_afar, in_thread
 
@@ -417,6 +417,23 @@ def test_a_url_that_cannot_be_read_and_no_secret_is_shown() -> None:
     storage = PostgresStorage(f"postgresql://app:{PASSWORD}@one,two/db")
     assert repr(storage) == "<PostgresStorage 'resilience.records' on 'one,two'>"
     assert b"target_session_attrs=read-write" in storage._dsn
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ('FATAL:  too many connections for role "app"', "the CONNECTION LIMIT of the role or the database"),
+        ('FATAL:  too many connections for database "app"', "the CONNECTION LIMIT of the role or the database"),
+        ("FATAL:  sorry, too many clients already", "let more connections in"),
+        ("FATAL:  no more connections allowed (max_client_conn)", "let more connections in"),
+        ('FATAL:  role "too many clients" is not permitted to log in', "ALTER ROLE … LOGIN"),
+        ('FATAL:  role "app" does not exist', "check the user in the URL"),
+        ("FATAL:  the database system is starting up", "it will answer when that is over"),
+        ("FATAL:  the database system is shutting down", "it will answer when that is over"),
+    ],
+)
+def test_what_to_do_about_a_connection_that_is_refused(message: str, advice: str) -> None:
+    assert advice in unconnected(message).advice
 
 
 @pytest.mark.parametrize("secret", ["an@{}", "an@@{}", "a/an@{}", "5/{}", "an@/{}", "a?n@{}", "an#@{}"], ids=repr)
