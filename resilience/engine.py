@@ -723,7 +723,10 @@ class Engine:
         cell.memo = NEVER
 
     def _mend(self, cell: Cell, trying: bool) -> None:  # noqa: FBT001 - what `Outages.ask` said
-        cell.shadow = None
+        if not trying and self._outages.touch(cell.key):
+            cell.memo = NEVER  # it was asked before the outage began, in which the private copy decides
+        else:
+            cell.shadow = None
         off_by = self._clock.off_by
         if off_by is not None:  # two threads that come here at once tell it twice, which harms nobody
             self._clock.off_by = None

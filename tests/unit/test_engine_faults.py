@@ -198,6 +198,24 @@ class TestOutage:
         same_epoch.failure()  # the state that it was let in by is still the shared one: this one counts
         assert breaker.status().state is CircuitState.OPEN
 
+    @pytest.mark.parametrize("outage", [DOWN, DOWN_FOR_ONE])
+    def test_an_answer_that_comes_after_it_began_decides_no_other_call(
+        self, storage: Faulty, outage: StorageUnavailable, told: Recorder
+    ) -> None:
+        """As of many calls that wait for a server at once, where some get through and others do not."""
+        late, elsewhere = make(), make()
+
+        def slowly(load: Any, *arguments: Any) -> Any:
+            elsewhere.call(int)  # which meets the outage
+            return load(*arguments)
+
+        storage.plan("load", slowly, outage)
+        late.call(int)
+        assert told.names == ["degraded"]
+        fail(late, 3)
+        with pytest.raises(CircuitOpenError):
+            late.call(int)
+
     def test_allow(self, storage: Faulty) -> None:
         breaker = make("allow", failure_threshold=1)
         everything_fails(storage)
