@@ -74,7 +74,18 @@ def address(url: str) -> tuple[bytes, str]:
     host = str(given.get("host") or given.get("hostaddr") or "the local server")
     if "," in host:
         given.setdefault("target_session_attrs", "read-write")
-    return conninfo.make_conninfo("", **given).encode(), f"{host}:{port}" if port else host
+    return _Secret(conninfo.make_conninfo("", **given).encode()), f"{host}:{port}" if port else host
+
+
+class _Secret(bytes):
+    """Bytes that are not shown: who looks at variables, as reporters of errors do, shall see no password."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<a connection string>"
+
+    __str__ = __repr__
 
 
 def _is_misread(url: str, given: dict[str, Any]) -> bool:

@@ -417,6 +417,8 @@ def test_a_url_that_cannot_be_read_and_no_secret_is_shown() -> None:
     storage = PostgresStorage(f"postgresql://app:{PASSWORD}@one,two/db")
     assert repr(storage) == "<PostgresStorage 'resilience.records' on 'one,two'>"
     assert b"target_session_attrs=read-write" in storage._dsn
+    assert PASSWORD.encode() in storage._dsn
+    assert PASSWORD not in f"{vars(storage)} {vars(storage._pool)} {storage._dsn!s}"
 
 
 @pytest.mark.parametrize(
