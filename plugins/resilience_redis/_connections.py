@@ -73,6 +73,14 @@ class Manner:
                 "ssl_check_hostname": settings.tls_check_hostname,
             }
 
+    @property
+    def in_vain(self) -> str:
+        """The variable for TLS that is set although the URL does not ask for TLS; empty if there is none."""
+        if self.kind == "TLS":
+            return ""
+        files = {"CA": self._settings.tls_ca_file, "CERT": self._settings.tls_cert_file}
+        return next((f"RESILIENCE_REDIS__TLS_{name}_FILE" for name, path in files.items() if path is not None), "")
+
     def connection(self, module: Any, address: Address, timeout: float) -> Any:
         """Make a connection that is not open yet; `module` is redis-py's, for threads or for coroutines."""
         options = {

@@ -21,13 +21,20 @@ _SEE = "see that it runs and can be reached, and who may use it"
 _DANGEROUS = frozenset(["allkeys-lru", "allkeys-lfu", "allkeys-random"])
 
 
-def examine(connections: Connections, route: Route, listener: Listener | None) -> list[Row]:
-    """Look at each server that holds records, and at the listening thread of this process."""
+def examine(connections: Connections, route: Route, listener: Listener | None, in_vain: str) -> list[Row]:
+    """Look at each server that holds records, and at the listening thread of this process.
+
+    :param in_vain: a variable for TLS that is set although the URL does not ask for TLS.
+    """
     rows: list[Row] = []
+    if in_vain:
+        rows.append(
+            ("encryption", False, f"{in_vain} is set, and the URL asks for no TLS", "write rediss://, or unset it")
+        )
     try:
         told = connections.drive(_informed(route), _PATIENCE)
     except (Unreached, Refused) as error:
-        return [("server", False, str(error), error.advice or _SEE)]  # the listener would say the same
+        return [*rows, ("server", False, str(error), error.advice or _SEE)]  # the listener would say the same
     for address, information in told:
         rows.extend(_server(address, information))
     if any(well for name, well, _, _ in rows if name == "server"):

@@ -217,7 +217,7 @@ class RedisStorage:
         """See what `resilience doctor` must know of the server: rows of (what, whether it is well, detail, fix)."""
         from resilience_redis._examine import examine
 
-        return examine(self._connections, self._route, self._listener)
+        return examine(self._connections, self._route, self._listener, self._manner.in_vain)
 
     def close(self) -> None:
         """Close all connections and end the thread; the next use opens them anew."""

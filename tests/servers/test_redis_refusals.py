@@ -235,6 +235,16 @@ def test_what_doctor_is_told(redis_server: RedisServer) -> None:
     deaf = RedisStorage(redis_server.url, RedisSettings(push=False))
     assert [row[:2] for row in deaf.examine()] == [("server", True), ("eviction", True), ("listener", True)]
     deaf.close()
+    for file in ("tls_ca_file", "tls_cert_file"):
+        plain = RedisStorage(redis_server.url, RedisSettings.model_validate({"push": False, file: "some.pem"}))
+        encryption, *others = plain.examine()
+        assert encryption[:3] == (
+            "encryption",
+            False,
+            f"RESILIENCE_REDIS__{file.upper()} is set, and the URL asks for no TLS",
+        )
+        assert all(row[1] for row in others)
+        plain.close()
     down = RedisStorage("redis://127.0.0.1:1")
     ((what, well, detail, fix),) = down.examine()  # and not that nothing is heard of it
     assert (what, well) == ("server", False)
