@@ -84,5 +84,5 @@ def _push(listener: Listener | None) -> Row:
         "listener",
         False,
         listener.error or "not yet subscribed",
-        "let this user SUBSCRIBE to the channel, or set RESILIENCE_REDIS__PUSH=off",
+        "let this user SUBSCRIBE to the channel and PING, or set RESILIENCE_REDIS__PUSH=off",
     )

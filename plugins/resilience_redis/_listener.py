@@ -190,6 +190,7 @@ class _Ear:
         import ssl
 
         connection.send_command("SUBSCRIBE", self._channel, check_health=False)
+        connection.send_command("PING", check_health=False)  # who may not, would be cut off at the first sign of life
         # Read by ourselves: when many commit at once, redis-py's reader would take as much time as all commits.
         self._stream: socket = connection._sock  # noqa: SLF001 - it has no public name
         self._stream.settimeout(0)
@@ -197,7 +198,7 @@ class _Ear:
         self._unread = b""
         self._failure = None
         self._asked = self._answered = clock.monotonic()
-        self._is_asking = True  # to subscribe is a question too
+        self._unanswered = 2  # to subscribe is a question too
         with selectors.DefaultSelector() as selector:
             selector.register(self._stream, selectors.EVENT_READ)
             rest = 0.0
@@ -218,9 +219,9 @@ class _Ear:
             raise self._failure
         if now - self._answered >= self._max_staleness:
             raise TimeoutError(f"the server was not heard for {self._max_staleness:g} s")
-        if not self._is_asking and now - self._asked >= self._max_staleness / 4:
+        if not self._unanswered and now - self._asked >= self._max_staleness / 4:
             self._stream.sendall(b"*1\r\n$4\r\nPING\r\n")
-            self._asked, self._is_asking = now, True
+            self._asked, self._unanswered = now, 1
 
     def _hear(self) -> None:
         """Read all that has come, and tell the last that was said of each record."""
@@ -231,7 +232,7 @@ class _Ear:
             end = found.end()
             self._came += 1
             if found[1] is None:
-                self._answered, self._is_asking = self._asked, False
+                self._answered, self._unanswered = self._asked, self._unanswered - 1
             else:
                 incarnation, number, name = found[1].split(b" ", 2)
                 told[name] = incarnation, number  # most are overtaken by the next: no version is made of them
@@ -240,7 +241,7 @@ class _Ear:
             raise ConnectionError(self._unread[1:_LONGEST].decode("utf-8", "replace").strip())
         for name, (incarnation, number) in told.items():
             self._freshness.hear(name, None if incarnation == b"-" else Version(incarnation.decode(), int(number)))
-        if not self._is_asking and not self.is_live and not self.ended.is_set():
+        if not self._unanswered and not self.is_live and not self.ended.is_set():
             self._freshness.prove()
             self.error = None
             self.is_live = True

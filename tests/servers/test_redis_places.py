@@ -203,7 +203,10 @@ def test_a_user_with_the_rights_of_the_page_can_do_everything(redis_server: Redi
     storage.close()
 
 
-RIGHTS_OF_KEYS = ("evalsha", "eval", "time", "type", "hmget", "hset", "publish", "persist", "pexpireat", "subscribe")
+RIGHTS_OF_KEYS = (
+    *("evalsha", "eval", "time", "type", "hmget", "hset", "publish", "persist", "pexpireat"),
+    *("subscribe", "ping"),
+)
 
 
 @pytest.mark.parametrize("right", RIGHTS_OF_KEYS)
@@ -213,9 +216,10 @@ def test_each_right_is_needed(right: str, redis_server: RedisServer) -> None:
         admin.execute_command("ACL", "SETUSER", "breakers", "reset", *rights)
         admin.script_flush()
     storage = RedisStorage(f"redis://breakers:secret@127.0.0.1:{redis_server.port}/0")
-    if right == "subscribe":  # without, it loads each time
+    if right in {"subscribe", "ping"}:  # without, it loads each time
         works(storage, KEYS[:2])
         assert not storage.is_pushed
+        assert [row[1] for row in storage.examine() if row[0] == "listener"] == [False]
     else:
         with pytest.raises(StorageUnavailable, match=r"docs/redis\.md"):
             works(storage, KEYS[:2])
