@@ -20,6 +20,7 @@ from servers.redis_server import RedisServer, free_port
 from resilience import Key, Snapshot, StorageConflict, StorageUnavailable
 from resilience.testing import wait_until
 from resilience_redis import RedisSettings, RedisStorage
+from resilience_redis._certificates import fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +122,10 @@ def test_through_tls_with_certificates_on_both_sides(certificates: Path, tmp_pat
             refused = RedisStorage(f"rediss://{url}:{port}", settings.model_copy(update={"push": False}))
             with pytest.raises(StorageUnavailable, match=why):
                 refused.resilience_load(KEYS[0], 5)
+        both = certificates / "both.pem"  # a certificate with its key
+        both.write_bytes((certificates / "cert.pem").read_bytes() + (certificates / "key.pem").read_bytes())
+        only = RedisSettings(tls_ca_file=known.tls_ca_file)
+        assert [fault(each) for each in (known, only, RedisSettings(tls_cert_file=str(both)))] == ["", "", ""]
         # Of a file of ours that is of no use, it is said which one: the driver names host and port.
         for setting, file in (
             ("tls_ca_file", "missing.pem"),

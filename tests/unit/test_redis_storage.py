@@ -147,6 +147,15 @@ def test_a_user_without_a_password_is_not_taken_for_the_default_one() -> None:
     assert manner.opening(Address("elsewhere", 1)) == [("AUTH", "u", "")]
 
 
+def test_what_is_said_of_tls_where_nothing_is_wrong_with_the_files() -> None:
+    manner = RedisStorage("rediss://h", RedisSettings(tls_check_hostname=False))._manner
+    refused = ConnectionError("refused")
+    refused.__context__ = ConnectionRefusedError()  # before a file is looked at
+    for error in (refused, ConnectionError("[SSL: WRONG_VERSION_NUMBER]")):
+        assert "redis:// is without, rediss:// with it" in manner.unreached(Address("h", 1), error).advice
+    assert RedisStorage("rediss://h", RedisSettings(tls_ca_file="some.pem"))._manner.in_vain == ""
+
+
 def test_a_private_key_without_its_certificate() -> None:
     with (
         pytest.raises(ConfigurationError, match=r"RESILIENCE_REDIS__TLS_KEY_FILE: .* set tls_cert_file too"),
