@@ -59,6 +59,8 @@ class RedisStorage:
 
     Settings = RedisSettings
 
+    _loops: Loops | None = None
+
     def __init__(self, url: str, settings: RedisSettings | None = None) -> None:
         _need_driver()
         settings = settings or RedisSettings()
@@ -70,7 +72,6 @@ class RedisStorage:
         self._most = settings.max_connections
         self._route = route_of(self.place)
         self._connections = Connections(self._manner, self._most)
-        self._loops: Loops | None = None
         self._freshness = Freshness()
         connect = partial(_connect, self._connections, self._route)
         listener = Listener(self._freshness, connect, self.names.channel, settings.max_staleness)
@@ -234,11 +235,13 @@ class RedisStorage:
         return self._connections.drive(requests, timeout)
 
     async def _arun(self, script: _script.Script, key: Key, arguments: Sequence[Argument], timeout: float) -> Any:
-        if self._loops is None:
+        loops = self._loops
+        if loops is None:
             from resilience_redis._loops import Loops  # and asyncio, which threads do without
 
-            self._loops = Loops(self._manner, self._most)
-        return await self._loops.drive(run(self._route, script, (self.names.of(key),), arguments), timeout)
+            # In one step, as event loops of two threads may begin at once: what the other one made nobody would close.
+            loops = vars(self).setdefault("_loops", Loops(self._manner, self._most))
+        return await loops.drive(run(self._route, script, (self.names.of(key),), arguments), timeout)
 
     def after_fork(self) -> None:
         """Use nothing, in a child, that belongs to its parent."""

@@ -7,13 +7,16 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from resilience import CircuitBreaker, CircuitOpenError, Key, Runtime, StorageConflict, StorageUnavailable
 from resilience_redis import RedisSettings, RedisStorage
+from resilience_redis._loops import Loops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +53,28 @@ def test_connections_are_bounded_and_end_with_their_loop(storage: RedisStorage, 
     while clients(redis_server) and time.monotonic() < end:
         time.sleep(0.01)
     assert clients(redis_server) == 0
+
+
+def test_loops_of_two_threads_that_begin_at_once_both_end_with_their_connections(
+    storage: RedisStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2, timeout=30)
+
+    class Slow(Loops):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            both.wait()
+
+    monkeypatch.setattr("resilience_redis._loops.Loops", Slow)
+
+    async def is_known() -> bool:
+        await storage.resilience_aload(KEY, 5)
+        assert storage._loops is not None
+        return asyncio.get_running_loop() in storage._loops._loops
+
+    with ThreadPoolExecutor(2) as threads:
+        begun = [threads.submit(asyncio.run, is_known()) for _ in range(2)]
+        assert [each.result() for each in begun] == [True, True]
 
 
 def test_a_loop_that_was_closed_without_an_end_is_forgotten(storage: RedisStorage) -> None:
