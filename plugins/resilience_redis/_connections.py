@@ -13,7 +13,7 @@ from socket import SHUT_RDWR
 from typing import TYPE_CHECKING, Any
 
 from resilience import StorageUnavailable, clock
-from resilience_redis._errors import CLOSED, TARDY, Refused, Unreached, is_refusal, refusal
+from resilience_redis._errors import Refused, Unreached, broken, is_refusal, refusal
 from resilience_redis._reply import Incomplete, read
 from resilience_redis._script import packed
 
@@ -308,11 +308,7 @@ def exchange(connection: Connection, address: Address, commands: Sequence[Comman
                 stream.shutdown(SHUT_RDWR)
     except (OSError, ValueError) as error:
         connection.disconnect()
-        # A server that misses our certificate says so, or hangs up before that has arrived.
-        is_closed = isinstance(error, ConnectionError) or "CERTIFICATE_REQUIRED" in str(error)
-        why, advice = str(error), CLOSED if is_closed else ""
-        if isinstance(error, TimeoutError):
-            why, advice = "it did not answer in time", TARDY
+        why, advice = broken(error)
         raise Unreached(address, why, sent=True, advice=advice) from error
     except BaseException:
         connection.disconnect()  # what comes next on it would be the answer to this

@@ -25,6 +25,8 @@ CLOSED = (
 TARDY = "see whether it hangs, or is slower than RESILIENCE_STORAGE_TIMEOUT"
 """What to do about a server that takes connections and says nothing."""
 
+_FULL = "raise its maxclients, or let each process open fewer: RESILIENCE_REDIS__MAX_CONNECTIONS"
+
 RIGHTS = (
     "+eval +evalsha +time +type +hmget +hset +pexpireat +persist +pexpire +del +rename +publish +subscribe +ping +scan"
     " +select"
@@ -139,6 +141,19 @@ def is_refusal(error: Exception) -> bool:
 
     answers = (exceptions.ResponseError, exceptions.AuthenticationError, exceptions.BusyLoadingError)
     return isinstance(error, answers)
+
+
+def broken(error: Exception) -> tuple[str, str]:
+    """Say why a connection came to its end, and what to do about that."""
+    from redis.exceptions import ConnectionError as Broken
+
+    why = str(error)
+    if isinstance(error, TimeoutError) or not why:
+        return "it did not answer in time", TARDY
+    if "max number of clients" in why:
+        return why, _FULL
+    # A server that misses our certificate says so, or hangs up before that has arrived.
+    return why, CLOSED if isinstance(error, ConnectionError | Broken) or "CERTIFICATE_REQUIRED" in why else ""
 
 
 def unavailable(error: Unreached | Refused, doing: str, key: Key | None, *, saving: bool) -> StorageError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from resilience import StorageUnavailable, clock
 from resilience_redis._connections import has_parted, left
-from resilience_redis._errors import CLOSED, TARDY, Refused, Unreached, is_refusal, refusal
+from resilience_redis._errors import Refused, Unreached, broken, is_refusal, refusal
 from resilience_redis._script import packed
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ class LoopConnections:
             self._turns.release()
 
     async def _ask(self, address: Address, commands: Sequence[Command], deadline: float) -> list[Any]:
-        from redis.exceptions import ConnectionError as Broken
         from redis.exceptions import RedisError
 
         sent = False
@@ -123,9 +122,7 @@ class LoopConnections:
             await _drop(connection)
             if connection is None:
                 raise self._manner.unreached(address, error) from error
-            why, advice = str(error), CLOSED if isinstance(error, Broken) else ""
-            if not why:
-                why, advice = "it did not answer in time", TARDY
+            why, advice = broken(error)
             raise Unreached(address, why, sent=sent, advice=advice) from error
         except BaseException:
             await _drop(connection)

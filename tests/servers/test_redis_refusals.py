@@ -47,6 +47,18 @@ def loads(storage: RedisStorage, timeout: float) -> list[Callable[[], Snapshot]]
     ]
 
 
+def test_a_server_that_has_as_many_clients_as_it_may(storage: RedisStorage, redis_server: RedisServer) -> None:
+    with redis_server.admin() as admin:
+        most = admin.config_get("maxclients")["maxclients"]
+        admin.config_set("maxclients", 1)
+        try:
+            for load in loads(storage, 5):
+                with pytest.raises(StorageUnavailable, match=r"max number of clients.*REDIS__MAX_CONNECTIONS"):
+                    load()
+        finally:
+            admin.config_set("maxclients", most)
+
+
 def test_noscript_is_no_error(storage: RedisStorage, redis_server: RedisServer) -> None:
     saved = storage.resilience_save(KEY, b"1", None, None, 1)
     with redis_server.admin() as admin:
