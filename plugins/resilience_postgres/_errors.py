@@ -88,6 +88,8 @@ _MAKING: Final = {
     "RESILIENCE_POSTGRES__TABLE",
 }
 
+REACH: Final = "see that it runs, and check that host and port in the URL are those of a PostgreSQL server"
+
 _CONNECTING: Final = (
     (
         "password",
@@ -99,12 +101,13 @@ _CONNECTING: Final = (
     ("too many c", _MORE),  # of the server, of a role, or of a database
     ("no more connections", _MORE),  # of a pooler
     ("database system is", "it is starting, stopping or recovering: it will answer when that is over"),
-    ('database ""', "check the database in the URL"),
-    ('role ""', "check the user in the URL"),
     (
         "pg_hba.conf",
         "let pg_hba.conf admit this user from this host, or check user and database in the URL",
     ),
+    ('database ""', "check the database in the URL"),
+    ('role ""', "check the user in the URL"),
+    ("SSL negotiation", REACH),
     ("invalid", "check what stands behind the ? in the URL"),
     ("parameter", "check what stands behind the ? in the URL"),
     ("SSL", "check sslmode and the certificates behind the ? in the URL"),
@@ -114,8 +117,6 @@ _CONNECTING: Final = (
     ("FATAL", "check host, port, user and database in the URL"),
 )
 """What to do, by words of libpq and of the server, the first that fit: no code comes with why nobody was let in."""
-
-REACH: Final = "see that it runs, and check that host and port in the URL are those of a PostgreSQL server"
 
 
 def unconnected(message: str) -> Lost:

@@ -430,6 +430,12 @@ def test_a_url_that_cannot_be_read_and_no_secret_is_shown() -> None:
         ("FATAL:  no more connections allowed (max_client_conn)", "let more connections in"),
         ('FATAL:  role "too many clients" is not permitted to log in', "ALTER ROLE … LOGIN"),
         ('FATAL:  role "app" does not exist', "check the user in the URL"),
+        (
+            'FATAL:  no pg_hba.conf entry for host "::1", user "app", database "d", no encryption',
+            "let pg_hba.conf admit",
+        ),
+        ('FATAL:  pg_hba.conf rejects connection for host "::1", user "app", database "d"', "let pg_hba.conf admit"),
+        ("received invalid response to SSL negotiation: -", "are those of a PostgreSQL server"),
         ("FATAL:  the database system is starting up", "it will answer when that is over"),
         ("FATAL:  the database system is shutting down", "it will answer when that is over"),
     ],
