@@ -78,8 +78,8 @@ def _peek(path: str) -> tuple[Key, int] | None:
         data = pread(descriptor, MAX_HEADER, HEAD_OFFSET)
         _, (kind, name) = decode_header(data)
         return Key(kind, name), HEAD.unpack_from(data)[0]
-    except (ValueError, Damaged, Newer):
-        key = key_of(path)
+    except (ValueError, Damaged, Newer) as fault:
+        key = key_of(path, fault)
         return None if key is None else (key, _UNKNOWN)
     finally:
         os.close(descriptor)

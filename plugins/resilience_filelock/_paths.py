@@ -6,7 +6,8 @@ import os
 import stat
 import sys
 
-from resilience import ConfigurationError, Key, StorageCorrupt, StorageUnavailable
+from resilience import ConfigurationError, Key, StorageCorrupt, StorageError, StorageIncompatible, StorageUnavailable
+from resilience_filelock._record import UPDATE, Newer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,10 +101,12 @@ def base_of(key: Key) -> str:
     return f"{folder}{os.sep}{_slug(name)}-{_digest(f'{kind}{chr(10)}{name}')}"
 
 
-def key_of(path: str) -> Key | None:
-    """Tell the key of a damaged file by its path: of a name that stands there as it is, which the hash proves.
+def key_of(path: str, fault: BaseException | None) -> Key | None:
+    """Tell the key of a file that cannot be read by its path: of a name that stands there as it is, as the hash proves.
 
     `None`: it does not.  Then an error is logged, as nobody who lists all would hear of it else.
+
+    :param fault: what stands in the way.
     """
     folder, file = os.path.split(path)
     kind, name = os.path.basename(folder), file.removesuffix(SUFFIX).rpartition("-")[0]
@@ -115,7 +118,11 @@ def key_of(path: str) -> Key | None:
         pass
     import logging  # which a command needs for nothing else
 
-    lost = StorageCorrupt(f"{path!r} cannot be read; restore it by moving a copy into place, or delete it")
+    lost: StorageError
+    if isinstance(fault, Newer):
+        lost = StorageIncompatible(f"{path!r} {fault}; {UPDATE}")
+    else:
+        lost = StorageCorrupt(f"{path!r} cannot be read; restore it by moving a copy into place, or delete it")
     logging.getLogger("resilience").error("a record does not even tell its name", exc_info=lost)
     return None
 

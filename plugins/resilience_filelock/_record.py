@@ -100,6 +100,10 @@ class Newer(Exception):
     """The file was written by a later version of this library."""
 
 
+UPDATE: Final = "update this installation or use another folder"
+"""What to do about a `Newer` file: nothing about the file."""
+
+
 def word_of(number: int) -> int:
     """Make the head for a version number."""
     return number | number % PRIME << NUMBER_BITS

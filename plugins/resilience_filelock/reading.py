@@ -96,8 +96,8 @@ class FileReader:
                     if user is not None and os.fstat(descriptor).st_uid != user:
                         continue
                     key, snapshot = _read(pread(descriptor, _MOST, HEAD_OFFSET))
-                except Unclear:
-                    named = key_of(entry.path)
+                except Unclear as unclear:
+                    named = key_of(entry.path, unclear.__cause__)
                     if named is None:
                         continue
                     key, snapshot = named, None
@@ -125,8 +125,8 @@ def _read(data: bytes) -> tuple[Key, Snapshot | None]:
     try:
         layout, parts = decode_header(data)
         key = Key(*parts)
-    except (Damaged, Newer, ValueError):
-        raise Unclear from None
+    except (Damaged, Newer, ValueError) as fault:
+        raise Unclear from fault
     if len(data) < layout.size - HEAD_OFFSET:
         return key, None
     (word,) = HEAD.unpack_from(data)

@@ -33,7 +33,7 @@ from resilience_filelock._folder import TEMPORARY, annotate, keep_copy, list_key
 from resilience_filelock._fork import BIRTH, enrol
 from resilience_filelock._lock import Empty, Entry, Held, native
 from resilience_filelock._paths import SUFFIX, base_of, file_system_of, folder_of, is_network, prepare
-from resilience_filelock._record import MAX_PAYLOAD, RETIRED, Damaged, Newer, encode_file, layout_for
+from resilience_filelock._record import MAX_PAYLOAD, RETIRED, UPDATE, Damaged, Newer, encode_file, layout_for
 from resilience_filelock._system import publish, sync_folder
 from resilience_filelock._waiting import JUST_NOW, TURN, get, pauses
 
@@ -620,7 +620,7 @@ class FileStorage:
     def _named(fault: Damaged | Newer, entry: Entry) -> StorageCorrupt | StorageIncompatible:
         text = f"{entry.path!r}, the file of {entry.key}, {fault}"
         if isinstance(fault, Newer):
-            return StorageIncompatible(f"{text}; update this installation or use another folder", key=entry.key)
+            return StorageIncompatible(f"{text}; {UPDATE}", key=entry.key)
         return StorageCorrupt(text, key=entry.key)
 
     def after_fork(self) -> None:

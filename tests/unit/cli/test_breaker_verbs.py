@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -250,6 +251,18 @@ def test_status_of_all_hides_none_that_is_damaged(run: Run, tmp_path: Path, left
     assert any(line.startswith("a ") for line in done.out.splitlines())
     assert "circuit_breaker 'b'" in done.err
     assert f"does not even tell its name: StorageCorrupt: '{record}' cannot be read; restore it" in done.err
+
+
+def test_status_of_all_advises_no_one_to_delete_what_a_newer_version_wrote(run: Run, tmp_path: Path) -> None:
+    run("failure", "Payments EU")
+    (record,) = tmp_path.glob("state-home/resilience/circuit_breaker/*.state")
+    data = bytearray(record.read_bytes())
+    data[32:36] = struct.pack("=HH", 2, 2 ^ 0xFFFF)
+    record.write_bytes(data)
+    for arguments in (["status"], ["status", "--json"]):
+        done = run(*arguments)
+        assert f"StorageIncompatible: '{record}' has format 2, this library knows 1; update this ins" in done.err
+        assert "delete" not in done.err
 
 
 def test_status_of_one_that_nobody_knows(run: Run) -> None:
