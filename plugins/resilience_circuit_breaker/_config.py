@@ -14,7 +14,7 @@ from resilience_circuit_breaker._window import CONSECUTIVE, COUNT, TIME, WINDOWS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, Literal
+    from typing import Any, Literal, TypeGuard
 
     from resilience.policy import OnStoreError
 
@@ -357,22 +357,23 @@ def exception_classes(value: object) -> tuple[type[BaseException] | str, ...]:
             if not colon:
                 _need_built_in(name)
             classes.append(name)
-        elif isinstance(item, type) and issubclass(item, BaseException):
+        elif _is_exception(item):
             classes.append(item)
         else:
-            raise ValueError(_NO_CLASS)  # noqa: TRY004 - pydantic makes a message of a ValueError only
+            raise ValueError(_NO_CLASS)
     return tuple(classes)
 
 
+def _is_exception(found: object) -> TypeGuard[type[BaseException]]:
+    return isinstance(found, type) and issubclass(found, BaseException)
+
+
 def _need_built_in(name: str) -> None:
-    found = getattr(builtins, name, None)
-    if isinstance(found, type) and issubclass(found, BaseException):
+    if _is_exception(getattr(builtins, name, None)):
         return
     from difflib import get_close_matches
 
-    known = [
-        each for each, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
-    ]
+    known = [each for each, found in vars(builtins).items() if _is_exception(found)]
     close = get_close_matches(name[:80], known, 1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"{_NO_CLASS}; there is no built-in exception {name[:80]!r}{meant}")
@@ -397,7 +398,7 @@ def _imported(setting: str, name: str) -> type[BaseException]:
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         raise ValueError(f"{setting}: there is no {name[:80]!r}: {why[:200]}") from error
-    if isinstance(found, type) and issubclass(found, BaseException):
+    if _is_exception(found):
         return found
     raise ValueError(f"{setting}: {name[:80]!r} is no exception class")
 
