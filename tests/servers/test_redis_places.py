@@ -326,7 +326,7 @@ def test_what_to_do_about_a_sentinel_that_refuses(watched: Watched) -> None:
     with pytest.raises(StorageUnavailable, match=r"unknown command .*redis\+sentinel://"):
         list(misnamed.resilience_keys())
     with Redis(host="127.0.0.1", port=watched.port) as admin:
-        admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">secret")
+        admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">secret")  # pyright: ignore[reportUnknownMemberType]
     ours = RedisStorage(f"{url}/ours", RedisSettings(push=False))
     with pytest.raises(StorageUnavailable, match="RESILIENCE_REDIS__SENTINEL_PASSWORD"):
         ours.resilience_load(KEYS[0], 1)
