@@ -145,15 +145,14 @@ def is_refusal(error: Exception) -> bool:
 
 def broken(error: Exception) -> tuple[str, str]:
     """Say why a connection came to its end, and what to do about that."""
-    from redis.exceptions import ConnectionError as Broken
-
     why = str(error)
     if isinstance(error, TimeoutError) or not why:
         return "it did not answer in time", TARDY
     if "max number of clients" in why:
         return why, _FULL
     # A server that misses our certificate says so, or hangs up before that has arrived.
-    return why, CLOSED if isinstance(error, ConnectionError | Broken) or "CERTIFICATE_REQUIRED" in why else ""
+    is_local = isinstance(error, OSError) and not isinstance(error, ConnectionError)
+    return why, "" if is_local and "CERTIFICATE_REQUIRED" not in why else CLOSED
 
 
 def unavailable(error: Unreached | Refused, doing: str, key: Key | None, *, saving: bool) -> StorageError:

@@ -161,24 +161,32 @@ def still(tmp_path: Path) -> Iterator[Runtime]:
         yield runtime
 
 
+DEEP = 30
+"""Frames from an allocation to the test that it is made for, at most."""
+
+
 def grown(work: Callable[[], object], rounds: int = 3, first: Callable[[], object] = int) -> Counter[str]:
     """How many bytes each line of our packages holds more after something was done: of the round with the least of all.
 
+    Counted is what this thread does: others may be left by other tests, and go on.
     What is held already when counting begins is not counted; `first` replaces it by what is.
     """
     folder = resilience.__path__[0].rpartition("resilience")[0]
     ours = [tracemalloc.Filter(inclusive=True, filename_pattern=f"{folder}*resilience*")]
+    from_here = [tracemalloc.Filter(inclusive=True, filename_pattern=__file__, all_frames=True)]
+
+    def held() -> tracemalloc.Snapshot:
+        gc.collect()
+        return tracemalloc.take_snapshot().filter_traces(ours).filter_traces(from_here)
+
     found: list[Counter[str]] = []
-    tracemalloc.start()
+    tracemalloc.start(DEEP)
     try:
         first()
         for _ in range(rounds):
-            gc.collect()
-            before = tracemalloc.take_snapshot().filter_traces(ours)
+            before = held()
             work()
-            gc.collect()
-            after = tracemalloc.take_snapshot().filter_traces(ours)
-            more = after.compare_to(before, "lineno")
+            more = held().compare_to(before, "lineno")
             found.append(Counter({str(each.traceback): each.size_diff for each in more if each.size_diff}))
     finally:
         tracemalloc.stop()
