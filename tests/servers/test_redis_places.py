@@ -325,8 +325,9 @@ def test_what_to_do_about_a_sentinel_that_refuses(watched: Watched) -> None:
     misnamed = RedisStorage(f"redis://127.0.0.1:{watched.port}", RedisSettings(push=False))
     with pytest.raises(StorageUnavailable, match=r"unknown command .*redis\+sentinel://"):
         list(misnamed.resilience_keys())
-    with Redis(host="127.0.0.1", port=watched.port) as admin:
-        admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">secret")  # pyright: ignore[reportUnknownMemberType]
+    sentinel: Any = Redis(host="127.0.0.1", port=watched.port)
+    with sentinel as admin:
+        admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">secret")
     ours = RedisStorage(f"{url}/ours", RedisSettings(push=False))
     with pytest.raises(StorageUnavailable, match="RESILIENCE_REDIS__SENTINEL_PASSWORD"):
         ours.resilience_load(KEYS[0], 1)
