@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 _LONGEST = 300
 
-CLOSED = (
+_CLOSED = (
     "if it does so each time it is no Redis, or one that wants TLS: rediss://, or through it a certificate:"
     " RESILIENCE_REDIS__TLS_CERT_FILE"
 )
 """What to do about a server that ends a connection."""
 
-TARDY = "see whether it hangs, or is slower than RESILIENCE_STORAGE_TIMEOUT"
+_TARDY = "see whether it hangs, or is slower than RESILIENCE_STORAGE_TIMEOUT"
 """What to do about a server that takes connections and says nothing."""
 
 _FULL = "raise its maxclients, or let each process open fewer: RESILIENCE_REDIS__MAX_CONNECTIONS"
@@ -147,12 +147,12 @@ def broken(error: Exception) -> tuple[str, str]:
     """Say why a connection came to its end, and what to do about that."""
     why = str(error)
     if isinstance(error, TimeoutError) or not why:
-        return "it did not answer in time", TARDY
+        return "it did not answer in time", _TARDY
     if "max number of clients" in why:
         return why, _FULL
     # A server that misses our certificate says so, or hangs up before that has arrived.
     is_local = isinstance(error, OSError) and not isinstance(error, ConnectionError)
-    return why, "" if is_local and "CERTIFICATE_REQUIRED" not in why else CLOSED
+    return why, "" if is_local and "CERTIFICATE_REQUIRED" not in why else _CLOSED
 
 
 def unavailable(error: Unreached | Refused, doing: str, key: Key | None, *, saving: bool) -> StorageError:
