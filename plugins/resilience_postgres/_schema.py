@@ -83,32 +83,36 @@ CREATE OR REPLACE PROCEDURE {table}_save(
 )
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    settings text;
 BEGIN
-    PERFORM set_config('lock_timeout', p_patience, true), set_config('synchronous_commit', 'off', true);
+    -- Assigned, not performed: an expression costs less than a query.
+    settings := set_config('lock_timeout', p_patience, true) || set_config('synchronous_commit', 'off', true);
     IF p_number = 1 THEN
         INSERT INTO {table} (id, kind, name, incarnation, number, record, checksum, expires_at)
         VALUES (p_id, p_kind, p_name, p_incarnation, 1, p_record, p_checksum, to_timestamp(p_expires_at))
         ON CONFLICT DO NOTHING;
+        saved := FOUND;
+        IF saved AND left(p_incarnation, 1) = '0' THEN  -- one birth in sixteen sweeps
+            DELETE FROM {table} WHERE id = ANY (ARRAY (
+                SELECT t.id FROM {table} t WHERE t.expires_at < clock_timestamp() LIMIT 1000 FOR UPDATE SKIP LOCKED
+            ));
+        END IF;
     ELSE
         UPDATE {table}
         SET number = p_number, record = p_record, checksum = p_checksum,
             expires_at = to_timestamp(p_expires_at), changed_at = clock_timestamp()
         WHERE id = p_id AND number = p_number - 1 AND incarnation = p_incarnation;
+        saved := FOUND;
     END IF;
-    saved := FOUND;
     IF NOT saved THEN
         SELECT t.record, t.incarnation, t.number, t.checksum INTO record, incarnation, number, checksum
         FROM {table} t WHERE t.id = p_id;
-        now := extract(epoch FROM clock_timestamp());
+        now := date_part('epoch', clock_timestamp());
         RETURN;
     END IF;
     PERFORM pg_notify('{table}', encode(p_id, 'hex') || ' ' || p_number || ' ' || p_incarnation);
-    IF p_number = 1 AND left(p_incarnation, 1) = '0' THEN  -- one birth in sixteen sweeps
-        DELETE FROM {table} WHERE id = ANY (ARRAY (
-            SELECT t.id FROM {table} t WHERE t.expires_at < clock_timestamp() LIMIT 1000 FOR UPDATE SKIP LOCKED
-        ));
-    END IF;
-    now := extract(epoch FROM clock_timestamp());
+    now := date_part('epoch', clock_timestamp());
     IF p_durable THEN
         COMMIT;
         IF current_setting('synchronous_commit') = 'off' THEN
@@ -120,7 +124,7 @@ END $$;
 """
 
 _LOAD = """\
-SELECT extract(epoch FROM clock_timestamp())::float8, t.record, t.incarnation, t.number, t.checksum
+SELECT date_part('epoch', clock_timestamp()), t.record, t.incarnation, t.number, t.checksum
 FROM (VALUES (1)) AS one LEFT JOIN {table} t ON t.id = $1"""
 
 _SAVE = "CALL {table}_save($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, NULL, NULL, NULL, NULL, NULL)"
