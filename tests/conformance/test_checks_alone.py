@@ -6,6 +6,7 @@ That they find it with processes as well is shown by `test_kit`, where the mista
 from __future__ import annotations
 
 import os
+import threading
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -19,14 +20,25 @@ from resilience import Capability, Key, Snapshot, StorageConflict, StorageUnavai
 from resilience.testing import Diary, Failed, Handle, Operation, Result, Subject, Violation, all_checks, run_check
 from resilience.testing.checks import faults, locking, processes
 from resilience.testing.jobs import hold, read, write_until_killed
-from resilience.testing.subject import Background
+from resilience.testing.subject import Background, Signs
 from resilience_filelock import FileStorage
 from resilience_memory import MemoryStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 CHECKS = {check.name: check for check in all_checks()}
+
+
+@pytest.fixture(autouse=True)
+def _nobody_stays_at_work() -> Iterator[None]:
+    """A thread that commits for ever takes the interpreter, and signals, from all tests that follow."""
+    before = set(threading.enumerate())
+    yield
+    for thread in threading.enumerate():
+        if thread not in before:
+            thread.join(20)
+            assert not thread.is_alive(), thread.name
 
 
 class Killed(BaseException):
@@ -73,6 +85,16 @@ class Hired:
         self._work.is_done(20)
 
 
+class Lasting(Signs):
+    """A folder that is there until all are killed who look for something in it."""
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def close(self) -> None:
+        super().__exit__()
+
+
 class Crowd:
     """All of them."""
 
@@ -95,6 +117,8 @@ class Alone(Subject):
     def __init__(self, factory: Any, told: Sequence[Any] = (), **more: Any) -> None:
         super().__init__(factory, quick=True, **more)
         self._told = list(told)
+        self._hired: list[Hired] = []
+        self._signs: list[Lasting] = []
 
     def in_processes(self, jobs: Sequence[tuple[Any, ...]], limit: float = 30.0) -> list[Any]:
         if self._told:
@@ -107,11 +131,26 @@ class Alone(Subject):
         return [thread.result(limit) for thread in threads]
 
     def begin(self, member: int, function: Callable[..., Any], *arguments: Any, limit: float = 30.0) -> Any:
-        return self._told.pop(0) if self._told else Hired(self, function, arguments)
+        if self._told:
+            return self._told.pop(0)
+        self._hired.append(Hired(self, function, arguments))
+        return self._hired[-1]
 
     @property
     def workers(self) -> Any:
         return Crowd()
+
+    def signs(self) -> Signs:
+        self._signs.append(Lasting())
+        return self._signs[-1]
+
+    def close(self) -> None:
+        """Kill who is still at work, as the kit kills its processes after a check that failed: some never end."""
+        for hired in self._hired:
+            hired.kill()
+        for signs in self._signs:
+            signs.close()
+        super().close()
 
 
 def look(name: str, subject: Subject) -> Result:
