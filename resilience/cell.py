@@ -52,12 +52,14 @@ DONE = Done()
 class Memo:
     """The step that answers an admission as long as nothing changes: the whole of the fast road.
 
-    It holds while ``since <= now < until`` and ``view[0] == word``.  `refusal` is the answer if the answer is no.  A
-    memo that lets in also serves as the permit of such a call, which has no lease.
+    It holds while ``since <= clock() < until`` and ``view[0] == word``.  `refusal` is the answer if the answer is no.
+    A memo that lets in also serves as the permit of such a call, which has no lease.
     """
 
     __slots__ = (
+        "ahead",
         "cell",
+        "clock",
         "epoch",
         "owed",
         "quiet",
@@ -73,9 +75,21 @@ class Memo:
     lease = None
 
     def __init__(
-        self, cell: Cell, epoch: int, refusal: Refusal | None, since: float, until: float, is_current: Word
+        self,
+        cell: Cell,
+        epoch: int,
+        refusal: Refusal | None,
+        since: float,
+        until: float,
+        is_current: Word,
+        clock: Callable[[], float],
+        ahead: float = 0.0,
     ) -> None:
         self.cell = cell
+        self.clock = clock
+        """Tells the seconds that `since` and `until` are of."""
+        self.ahead = ahead
+        """Seconds by which the time of the policy is ahead of `clock`."""
         self.epoch = epoch
         """The epoch that the call is admitted in."""
         self.refusal = refusal
@@ -93,19 +107,19 @@ class Memo:
         """Those of the `row`, where a success goes there without being judged; `None`: it does not."""
 
     def holds(self, now: float) -> bool:
-        """Whether the answer is still the answer at wall-clock second `now`."""
+        """Whether the answer is still the answer at second `now` of `clock`."""
         try:
             return self.view[0] == self.word and self.since <= now < self.until
         except ValueError:  # the storage released what it had mapped
             return False
 
     def rejection(self, now: float) -> PolicyRejected:
-        """Make the error of one more call that `refusal` keeps out."""
+        """Make the error of one more call that `refusal` keeps out at second `now` of `clock`."""
         refusal, owed = self.refusal, self.owed
         assert refusal is not None  # noqa: S101 - the caller looked; for the type checkers
         assert owed is not None  # noqa: S101 - where `remember` keeps a refusal, it is there; for the type checkers
         owed.rejected.append(None)
-        return refusal.error(self.cell.key[1], now)  # the name; a property would take 30 ns
+        return refusal.error(self.cell.key[1], now + self.ahead)  # the name; a property would take 30 ns
 
     def _takes_success(self, engine: Engine, duration: float | None) -> bool | None:
         """Whether a success needs no report, as it changes nothing or was gathered; `None`: as the last of its row.
@@ -128,7 +142,7 @@ class Memo:
         if (
             row is None
             or owed is None
-            or not self.since <= cell.wall() < self.until
+            or not self.since <= self.clock() < self.until
             or (duration is not None and duration > cell.policy.slow_after)
         ):
             return False
@@ -147,13 +161,14 @@ class Memo:
         """
         cell = self.cell
         policy, view = cell.policy, cell.view
-        success = Report(self.since, 0, SUCCESS, self.since, self.epoch, None, None)
+        now = self.since + self.ahead
+        success = Report(now, 0, SUCCESS, now, self.epoch, None, None)
         state = cell.state if view is None else view.state
         step = policy.step(state, success)
         if step.keep == LATER and self.owed is not None:
             engine.prepare()
-            self.until = min(self.until, step.until)
-            self.row = Row(success, step.until, policy.gather_limit(state, self.since))
+            self.until = min(self.until, step.until - self.ahead)
+            self.row = Row(success, step.until, policy.gather_limit(state, now))
             if not policy.judges_results:
                 self.tickets = self.row.tickets
         is_current = None if view is None else view.snapshot.is_current
@@ -199,15 +214,11 @@ class Memo:
         return engine.areport(cell, outcome, self.epoch, None, error, duration)
 
 
-NEVER = Memo(None, 0, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1))  # type: ignore[arg-type]  # no cell
-"""The memo that never holds, and so is nobody's permit and needs no cell.
+NEVER = Memo(None, 0, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1), float)  # type: ignore[arg-type]  # no cell
+"""The memo that never holds, and so is nobody's permit, and needs no cell and no clock: it is always second 0.
 
 It lets nobody in by itself: whoever goes by it is told so by `refusal`, as by any other that does not.
 """
-
-
-def _no_time() -> float:
-    return 0.0
 
 
 def _says(is_current: Callable[[], bool]) -> bool:
@@ -284,7 +295,6 @@ class Cell:
         "shadow",
         "timer",
         "view",
-        "wall",
     )
 
     def __init__(
@@ -301,8 +311,6 @@ class Cell:
         self.policy = policy
         self.ports = ports
         self.clock = clock
-        self.wall = clock.wall
-        """Wall-clock seconds, as `clock` has them; kept here for the road of every call."""
         self.timer: Callable[[], float] | None = None if policy.slow_after == FOREVER else clock.monotonic
         """What measures how long a call takes, in seconds; `None` where nobody asks."""
         self._debts: dict[Key, Owed] = {} if debts is None else debts
@@ -325,7 +333,6 @@ class Cell:
         cell = cls.__new__(cls)
         cell.engine = None
         cell.memo = NEVER
-        cell.wall = _no_time
         cell.timer = None
         return cell
 
@@ -358,7 +365,7 @@ class Cell:
         """Return `owed`, made if there is none; what is put there is committed by this cell at the latest."""
         owed = self._debts.get(self.key)
         if owed is None:
-            owed = self._debts.setdefault(self.key, Owed(self, self.wall()))
+            owed = self._debts.setdefault(self.key, Owed(self, self.clock.wall()))
         owed.cell = self
         owed.used_at = self.clock.monotonic()
         return owed
@@ -397,7 +404,7 @@ class Cell:
             what = type(snapshot).__name__
             raise PluginError(f"storage {self.ports.name}: load of {self.key} returned {what}, not a Snapshot")
         if snapshot.time is not None:
-            self.wall = self.clock.learn(snapshot.time, monotonic)
+            self.clock.learn(snapshot.time, monotonic)
             is_current = snapshot.is_current
             if isinstance(is_current, Word) and is_current.look is not None:
                 self.clock.attend(is_current.look)
@@ -440,9 +447,9 @@ class Cell:
             what = type(snapshot).__name__
             raise PluginError(f"storage {self.ports.name}: save of {self.key} returned {what}, not a Snapshot")
         if snapshot.time is not None:
-            self.wall = self.clock.learn(snapshot.time, monotonic)
+            self.clock.learn(snapshot.time, monotonic)
         done.version = snapshot.version
-        state, step, now = done.state, done.step, done.now
+        state, step = done.state, done.step
         view = _blank_view(View)
         view.snapshot = snapshot
         view.state = state
@@ -455,7 +462,7 @@ class Cell:
         if (
             step is not None
             and step.lets_in
-            and memo.since <= now < memo.until
+            and memo.since <= (since := done.now - memo.ahead) < memo.until
             and memo.refusal is None
             and isinstance(is_current, Word)
             # Whoever is let in next looks whether what is owed is due.
@@ -471,14 +478,14 @@ class Cell:
                 # Renewed in place, which saves 0.4 µs a row and 0.2 a failure.  The word comes last: a thread that
                 # looks at the memo meanwhile finds that it does not hold.  A call that it has let in before may go on
                 # to use it: that is of the same epoch, and `quiet` is the word of the state that it was asked of.
-                memo.since = now
+                memo.since = since
                 if row is None:
                     memo.quiet = None
                 elif memo.tickets is not None:
                     memo.tickets = row.tickets
                 memo.word = is_current.value
             else:
-                memo = Memo(self, state.epoch, None, now, memo.until, is_current)
+                memo = Memo(self, state.epoch, None, since, memo.until, is_current, memo.clock, memo.ahead)
                 memo.owed = owed
             if owed is not None:
                 owed.asked = step.asks
@@ -497,10 +504,13 @@ class Cell:
         owed = self.owed
         if isinstance(decision, Lease) or (owed is not None and owed.reports):
             return None
-        memo = Memo(self, step.state.epoch, decision, now, until, is_current)
         gather = self.policy.gather
         if gather:
-            memo.until = min(until, now + gather)
+            until = min(until, now + gather)
+        # A private copy is told of nobody's commits, so its calls need not look for them; and to read the shared clock
+        # costs a sixth of such a call.
+        clock, ahead = (self.clock.wall, 0.0) if self.origin is None else self.clock.beneath()
+        memo = Memo(self, step.state.epoch, decision, now - ahead, until - ahead, is_current, clock, ahead)
         if gather or decision is not None:
             memo.owed = owed = self.owing()
             owed.asked = step.asks

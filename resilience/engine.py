@@ -154,7 +154,7 @@ class Engine:
         :raises StorageUnavailable: the storage does not answer and `on_store_error` is ``raise``.
         """
         memo = cell.memo
-        now = self._clock.wall()
+        now = self._clock.wall() - memo.ahead
         if memo.holds(now):
             if memo.refusal is None:
                 return memo
@@ -179,7 +179,7 @@ class Engine:
     async def aadmit(self, cell: Cell) -> Memo | Permit:
         """Do what `admit` does without blocking the event loop."""
         memo = cell.memo
-        now = self._clock.wall()
+        now = self._clock.wall() - memo.ahead
         if memo.holds(now):
             if memo.refusal is None:
                 return memo
@@ -244,7 +244,7 @@ class Engine:
         finally:
             memo = shadow.memo
             if memo is not NEVER:  # the fast road goes on, until the storage may be asked again
-                until = self._clock.wall() + self._outages.seconds_to_retry(cell.key, outage)
+                until = memo.clock() + self._outages.seconds_to_retry(cell.key, outage)
                 memo.until = min(memo.until, until)
                 cell.memo = memo
 

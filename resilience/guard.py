@@ -206,7 +206,7 @@ class Guard:
         reading = cell.reach().read(cell)
         if strict and reading.degraded is not None:
             raise reading.degraded
-        return Seen(reading.state, cell.policy, cell.wall(), reading.version, reading.degraded)
+        return Seen(reading.state, cell.policy, cell.clock.wall(), reading.version, reading.degraded)
 
     def control(self, verb: str, /, **arguments: object) -> None:
         """Change the state by hand: the policy gets a `resilience.policy.Control`.
@@ -287,7 +287,7 @@ class Guard:
         """
         cell = self._cell
         memo = cell.memo
-        permit = memo if memo.refusal is None and memo.holds(cell.wall()) else self._admit()
+        permit = memo if memo.refusal is None and memo.holds(memo.clock()) else self._admit()
         push(self._key, permit, _begin(permit))
         return self
 
@@ -309,7 +309,7 @@ class Guard:
         """
         cell = self._cell
         memo = cell.memo
-        permit = memo if memo.refusal is None and memo.holds(cell.wall()) else await self._aadmit()
+        permit = memo if memo.refusal is None and memo.holds(memo.clock()) else await self._aadmit()
         push(self._key, permit, _begin(permit))
         return self
 
@@ -463,8 +463,8 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
         permit: Memo | Permit
         cell = guard._cell  # noqa: SLF001 - this module's own
         permit = cell.memo
-        wall = cell.wall
-        now = wall()
+        clock = permit.clock
+        now = clock()
         try:
             if permit.view[0] != permit.word or not permit.since <= now < permit.until:
                 permit = NEVER
@@ -475,7 +475,8 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
                 raise permit.rejection(now)
             permit = guard._admit()  # noqa: SLF001 - the shell is the guard's
             cell = permit.cell
-            wall = cell.wall
+            clock = permit.clock
+            now = clock()
         timer = cell.timer
         begun = 0.0 if timer is None else timer()
         try:
@@ -498,7 +499,7 @@ def _sync_shell(guard: Guard, function: Callable[P, R]) -> Callable[P, R]:  # no
             except ValueError:
                 pass
         elif (
-            now <= wall() < permit.until
+            now <= clock() < permit.until
             if timer is None  # else what the call took tells the time as well, and a look at the clock is spared
             else (lasted := timer() - begun) <= cell.policy.slow_after and now + lasted < permit.until
         ):
@@ -520,8 +521,8 @@ def _async_shell(  # noqa: C901 - see above
         permit: Memo | Permit
         cell = guard._cell  # noqa: SLF001 - this module's own
         permit = cell.memo
-        wall = cell.wall
-        now = wall()
+        clock = permit.clock
+        now = clock()
         try:
             if permit.view[0] != permit.word or not permit.since <= now < permit.until:
                 permit = NEVER
@@ -532,7 +533,8 @@ def _async_shell(  # noqa: C901 - see above
                 raise permit.rejection(now)
             permit = await guard._aadmit()  # noqa: SLF001
             cell = permit.cell
-            wall = cell.wall
+            clock = permit.clock
+            now = clock()
         timer = cell.timer
         begun = 0.0 if timer is None else timer()
         try:
@@ -554,7 +556,7 @@ def _async_shell(  # noqa: C901 - see above
             except ValueError:
                 pass
         elif (
-            now <= wall() < permit.until
+            now <= clock() < permit.until
             if timer is None
             else (lasted := timer() - begun) <= cell.policy.slow_after and now + lasted < permit.until
         ):

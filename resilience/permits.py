@@ -31,6 +31,7 @@ class Permit:
     view: ClassVar[Indexed] = (0,)
     tickets: ClassVar[None] = None
     until: ClassVar[float] = 0.0
+    clock: ClassVar[type[float]] = float  # of which nobody asks the time
 
     def __init__(
         self,

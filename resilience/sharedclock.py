@@ -90,13 +90,20 @@ class SharedClock:
             self._look()
         return now + self._offset
 
+    def beneath(self) -> tuple[Callable[[], float], float]:
+        """Return the machine's clock that it goes by now, and the seconds by which it is ahead of that.
+
+        For an answer that holds for a second or so: to read that clock is no call of ours, and nothing is looked at.
+        """
+        return (self.monotonic, self._offset) if self.is_agreed else (self._clock.wall, 0.0)
+
     def attend(self, look: Callable[[], object]) -> None:
         """Call `look` where the time is read from now on, after each `LOOK_EVERY`."""
         if look is not self._look:
             self._look, self._look_at = look, 0.0
 
-    def learn(self, time: object, sent: float) -> Callable[[], float]:
-        """Take in the time that an answer told, which has just come, and return `wall`.
+    def learn(self, time: object, sent: float) -> None:
+        """Take in the time that an answer told, which has just come.
 
         :param time: wall-clock seconds of the server, at any instant between request and answer.
         :param sent: monotonic seconds of the request.
@@ -126,4 +133,3 @@ class SharedClock:
         elif received - self._told_at >= TELL_EVERY:
             self._told_at = received
             self.off_by = off_by
-        return self.wall

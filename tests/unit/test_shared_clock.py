@@ -323,6 +323,59 @@ class TestOutage:
         server.advance(0.1)
         assert machine.call() == "let in"
 
+    @pytest.mark.parametrize("off_by", [-3 * HOURS, 3 * HOURS])
+    def test_whoever_is_rejected_meanwhile_is_told_when_to_come_back(self, server: Server, off_by: float) -> None:
+        machine = server.machine(off_by)
+        machine.call()
+        server.is_down = True
+        machine.fail()
+        for left in (60.0, 59.5, 59.0):
+            for admit in (machine.breaker(lambda: None), machine.breaker.acquire, machine.breaker.__enter__):
+                with pytest.raises(CircuitOpenError) as rejected:
+                    admit()
+                assert rejected.value.retry_after == pytest.approx(left)
+            server.advance(0.5)
+
+    @pytest.mark.parametrize("off_by", [-3 * HOURS, 3 * HOURS])
+    @pytest.mark.parametrize(("later", "failures"), [(0, 3), (9.1, 2), (10.5, 4)])
+    def test_what_is_gathered_meanwhile_has_its_time(
+        self, server: Server, off_by: float, later: float, failures: int
+    ) -> None:
+        # So many failures are half of what stands in the window then: with all three successes, with those two of them
+        # that are of the second bucket, and with none, where the fourth is the first to be judged.
+        settings: dict[str, Any] = {
+            "failure_threshold": None,
+            "window": "time",
+            "window_duration": 10,
+            "minimum_calls": 4,
+        }
+        machine = server.machine(off_by, gather=60, **settings)
+        machine.call()
+        server.is_down = True
+        server.advance(10.5)  # so it is asked again, and what was gathered before has left the window
+        assert machine.call() == "let in"
+        server.advance(0.6)
+        assert [machine.call(), machine.call()] == ["let in"] * 2
+        server.advance(later)
+        for _ in range(failures):
+            machine.fail()
+        assert machine.call() == "rejected"
+        assert machine.told.moves == [("closed", "open")]
+
+    @pytest.mark.parametrize("off_by", [-3 * HOURS, 3 * HOURS])
+    def test_the_server_is_asked_again_as_soon_as_it_may_be(self, server: Server, off_by: float) -> None:
+        machine = server.machine(off_by)
+        machine.call()
+        server.is_down = True
+        server.advance(1.1)
+        assert machine.call() == "let in"
+        server.advance(0.5)
+        machine.fail()
+        assert machine.call() == "rejected"
+        server.is_down = False
+        server.advance(0.8)
+        assert machine.call() == "let in"
+
     def test_a_machine_that_never_met_the_server_goes_by_its_own_clock(self, server: Server) -> None:
         server.is_down = True
         machine = server.machine(3 * HOURS)
