@@ -290,10 +290,10 @@ def _pause(
         return
     until = min(begun + PATIENCE, (begun + deadline) / 2)
     while now < until:
-        heard = word.view[0]
+        heard = word.view[-1]
         yield from _sleep(cell.ports, pause, 2 * (until - now), patient=patient)
         word.look()
-        if word.view[0] == heard:
+        if word.view[-1] == heard:
             break
         now = clock.monotonic()
         pause = contention.listens(now, now - begun, clock.draw())

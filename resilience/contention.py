@@ -14,6 +14,8 @@ Behind a lock there are no conflicts, and nothing of this happens.
 
 from __future__ import annotations
 
+from resilience.freshness import UNTOLD
+
 STREAK = 0.005
 """Seconds for which one commits as often as he can, once he knows that there are others; at least `TRIES` tries."""
 
@@ -114,7 +116,7 @@ class Contention:
         """
         self._began = self._conflict = now
         quiet = _about(max(QUIET, CHANCE * self.takes) * max(AGED, 1 - waited / PATIENCE), draw)
-        return max(quiet, ASLEEP * self._listened - waited)
+        return max(UNTOLD + quiet, ASLEEP * self._listened - waited)
 
     def listened(self, waited: float) -> None:
         """After that, with the seconds for which he has waited in all."""

@@ -11,6 +11,12 @@ that is told by messages on a connection does both of these:
 - it gives `Freshness` a function that reads what has come, and the engine calls that where time passes, see `Word`.
   A thread that was woken by a message has to wait for the interpreter, in a program that computes all the time for
   `sys.getswitchinterval()`, which is 5 ms; a call that decides need not wait for it.
+
+Where many commit one record all the time, to tell all of them of each commit takes more than the commits do.  So a
+storage may leave commits untold of a record that *moves*, as long as it says so of each snapshot that may be followed
+by one (`judge`): then that is held for current for `MOVING` only, and after that the record is loaded again.  The
+commit after one that was said to rest must be told.  While it goes on, one is told at least every `UNTOLD`, as those
+who wait for their turn listen for that.  `FEW` and `CALM` are when ours take a record for one that moves.
 """
 
 from __future__ import annotations
@@ -18,34 +24,66 @@ from __future__ import annotations
 from _thread import allocate_lock
 from weakref import WeakValueDictionary
 
+from resilience.clock import monotonic
 from resilience.storage import Version, Word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+UNTOLD = 0.001
+"""Seconds after one that was told for which commits of a record that moves may be left untold."""
+
+FEW = 16
+"""Commits, one soon after the other, of which all are told: a breaker that opens has mostly failed less often."""
+
+CALM = 0.005
+"""Seconds without one that was told after which a record moves no more; those who commit in turns leave less."""
+
+MOVING = 0.001
+"""Seconds for which a snapshot of one is held for current, or as long as it took to get it."""
+
+_NEVER = float("inf")
+
 _UNKNOWN = Version("", 0)
 """What is known of a key before anything was heard of it; no record has this version."""
 
 
 class Heard(list[int]):
-    """What was heard of one key; its only item is the number, which goes up whenever snapshots get stale."""
+    """What was heard of one key: a number that goes up whenever snapshots get stale, and how much was news."""
 
-    __slots__ = ("__weakref__", "latest")
+    __slots__ = ("__weakref__", "doubted_at", "latest")
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        super().__init__([0])
+        super().__init__([0, 0])
         self.latest: Version | None = _UNKNOWN
+        self.doubted_at = _NEVER
+        """Monotonic seconds at which snapshots get stale by themselves."""
 
     def outdate(self, latest: Version | None) -> None:
         """Let all snapshots be stale; those to come are of `latest`, or of nothing (`None`)."""
         self.latest = latest
         self[0] += 1
+        self[1] += 1
 
 
-Begun = tuple[Heard, int]
-"""What is heard of a key, and its number when the storage is asked."""
+class _Passing(Word):
+    """The `is_current` of a snapshot of a record that moves, which whoever calls it need not wait to be told of."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, heard: Heard, look: Callable[[], object] | None, until: float) -> None:
+        super().__init__(heard, heard[0], look)
+        self.until = until
+
+    def __call__(self) -> bool:
+        """Whether the snapshot may still be held for the last committed record."""
+        return monotonic() < self.until and super().__call__()
+
+
+Begun = tuple[Heard, int, float]
+"""What is heard of a key, and its number and the monotonic seconds when the storage is asked."""
 
 
 class Freshness:
@@ -58,6 +96,8 @@ class Freshness:
         self.look = look
         self._lock = allocate_lock()
         self._heard: WeakValueDictionary[Hashable, Heard] = WeakValueDictionary()
+        self._moving: dict[int, Heard] = {}
+        """Those that get stale by themselves, by their identity."""
         self.is_proven = False
         """Whether commits of others are heard of for certain."""
 
@@ -68,22 +108,30 @@ class Freshness:
             if heard is None:
                 heard = self._heard[key] = Heard()
         number = heard[0]
-        return (heard, number) if self.is_proven else None
+        return (heard, number, monotonic()) if self.is_proven else None
 
-    def judge(self, version: Version | None, begun: Begun | None) -> Word | None:
+    def judge(self, version: Version | None, begun: Begun | None, *, moves: bool = False) -> Word | None:
         """After it: the `is_current` of what was loaded or committed; `None` if nothing was heard when it began.
 
         :param version: its version; `None`: there is no record.
         :param begun: what `begin` returned.
+        :param moves: whether the next commits may be left untold; see `doubt_moving`.
         """
         if begun is None:
             return None
-        heard, number = begun
+        heard, number, began = begun
         with self._lock:
             if version != heard.latest:
                 if heard[0] != number and not _follows(version, heard.latest):
                     return Word(heard, heard[0] - 1)  # something else was heard of meanwhile: which is newer?
                 heard.outdate(version)  # it was not heard of yet; what comes of it is no news then
+            if moves:
+                now = monotonic()
+                heard.doubted_at = now + max(MOVING, now - began)
+                self._moving[id(heard)] = heard
+                return _Passing(heard, self.look, heard.doubted_at)
+            if self._moving:
+                self._moving.pop(id(heard), None)
             return Word(heard, heard[0], self.look)
 
     def hear(self, key: Hashable, version: Version | None) -> None:
@@ -103,6 +151,19 @@ class Freshness:
             if heard is not None:
                 heard.outdate(_UNKNOWN)
 
+    def doubt_moving(self) -> None:
+        """Hold no snapshot of a record that moves for current any longer than `MOVING`.
+
+        To be called by `look`; only of use to storages that leave commits untold.
+        """
+        if not self._moving:
+            return
+        with self._lock:
+            now = monotonic()
+            for heard in [heard for heard in self._moving.values() if now >= heard.doubted_at]:
+                heard[0] += 1
+                del self._moving[id(heard)]
+
     def prove(self) -> None:
         """From now on commits of others are heard of."""
         self.is_proven = True
@@ -111,6 +172,7 @@ class Freshness:
         """Something may have been missed: no snapshot is current."""
         with self._lock:
             self.is_proven = False
+            self._moving.clear()
             for heard in list(self._heard.values()):
                 heard.outdate(_UNKNOWN)
 

@@ -130,7 +130,9 @@ class Word:
     A storage that hears of commits on a connection gives `look` too: a function without arguments that reads what has
     come, without waiting, and sets the view.  While a snapshot with it and with a `time` is in use, the engine calls it
     from calls that are under way, every half millisecond at most, from any thread; it must not raise.  Without it a
-    program that computes all the time would hear only when Python switches threads.  See `resilience.Freshness`.
+    program that computes all the time would hear only when Python switches threads.  Its view may have a second item,
+    which goes up with what is heard only, as those who wait for others to be done listen to the last item of it.  See
+    `resilience.Freshness`.
     """
 
     __slots__ = ("look", "value", "view")

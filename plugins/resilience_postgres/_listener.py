@@ -107,6 +107,7 @@ class Listener:
 
     def look(self) -> None:
         """Hear what has come, in the caller's thread; see `resilience.Word`.  What is wrong, the thread finds out."""
+        self._freshness.doubt_moving()
         if not self._freshness.is_proven or not self._reading.acquire(timeout=_MOMENT):
             return
         try:

@@ -14,11 +14,19 @@ A commit is one CALL.  It is a procedure and not a statement of SQL for three re
   if the power fails then, its commit was not acknowledged, and is gone as if it had never been.
 - NOTIFY locks the whole cluster from before its commit until after: with the disk's answer in between, all breakers
   of all applications would queue for one disk.
+
+A record that has been committed more than `FEW` times, with never a pause of `CALM` in between, *moves*: of its commits
+one in `UNTOLD` is told (see `resilience.freshness`), as to tell one takes more of the server than to make it.
+`told_at` is when that was, and `calm` the number of the last commit that came after such a pause.  Whoever loads such a
+record after one lets it rest: the next commit is told again.  The row's lock orders the two, so nobody who has loaded
+it at rest misses one, however long a commit takes.
 """
 
 from __future__ import annotations
 
 from zlib import crc32
+
+from resilience.freshness import CALM, FEW, UNTOLD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +77,8 @@ DO $$ BEGIN
             payload     jsonb GENERATED ALWAYS AS ({table}_json(record)) STORED,
             expires_at  timestamptz,                        -- after it the record means nothing, and is swept
             changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+            told_at     timestamptz,                        -- when others were told of a commit, the last time
+            calm        bigint,                             -- number of the last commit that came after a pause
             set_aside   text                                -- of a damaged record: what was wrong with it
         ) WITH (fillfactor = 50);                           -- room for a row's next version beside it
         COMMENT ON TABLE {table} IS '{form}';  -- on none but ours
@@ -79,12 +89,14 @@ CREATE OR REPLACE PROCEDURE {table}_save(
     p_id bytea, p_kind text, p_name text, p_incarnation text, p_number bigint, p_record bytea, p_checksum bigint,
     p_expires_at double precision, p_patience text, p_durable boolean,
     INOUT saved boolean, INOUT now double precision,
-    INOUT record bytea, INOUT incarnation text, INOUT number bigint, INOUT checksum bigint
+    INOUT record bytea, INOUT incarnation text, INOUT number bigint, INOUT checksum bigint, INOUT moves boolean
 )
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     settings text;
+    asked timestamptz := clock_timestamp();
+    tells boolean := true;
 BEGIN
     -- Assigned, not performed: an expression costs less than a query.
     settings := set_config('lock_timeout', p_patience, true) || set_config('synchronous_commit', 'off', true);
@@ -101,17 +113,26 @@ BEGIN
     ELSE
         UPDATE {table}
         SET number = p_number, record = p_record, checksum = p_checksum,
-            expires_at = to_timestamp(p_expires_at), changed_at = clock_timestamp()
-        WHERE id = p_id AND number = p_number - 1 AND incarnation = p_incarnation;
+            expires_at = to_timestamp(p_expires_at), changed_at = asked,
+            told_at = CASE
+                WHEN p_number - 1 - calm >= {few} AND told_at BETWEEN asked - interval '{untold}' AND asked THEN told_at
+                ELSE asked
+            END,
+            calm = CASE WHEN told_at BETWEEN asked - interval '{pause}' AND asked THEN calm ELSE p_number END
+        WHERE id = p_id AND number = p_number - 1 AND incarnation = p_incarnation
+        RETURNING told_at = asked, p_number - calm >= {few} INTO tells, moves;
         saved := FOUND;
     END IF;
     IF NOT saved THEN
-        SELECT t.record, t.incarnation, t.number, t.checksum INTO record, incarnation, number, checksum
+        SELECT t.record, t.incarnation, t.number, t.checksum, t.number - t.calm >= {few}
+        INTO record, incarnation, number, checksum, moves
         FROM {table} t WHERE t.id = p_id;
         now := date_part('epoch', clock_timestamp());
         RETURN;
     END IF;
-    PERFORM pg_notify('{table}', encode(p_id, 'hex') || ' ' || p_number || ' ' || p_incarnation);
+    IF tells THEN
+        PERFORM pg_notify('{table}', encode(p_id, 'hex') || ' ' || p_number || ' ' || p_incarnation);
+    END IF;
     now := date_part('epoch', clock_timestamp());
     IF p_durable THEN
         COMMIT;
@@ -124,10 +145,21 @@ END $$;
 """
 
 _LOAD = """\
-SELECT date_part('epoch', clock_timestamp()), t.record, t.incarnation, t.number, t.checksum
+SELECT date_part('epoch', clock_timestamp()), t.record, t.incarnation, t.number, t.checksum,
+    t.number - t.calm >= {few} AS moves,
+    t.number - t.calm >= {few} AND t.told_at NOT BETWEEN clock_timestamp() - interval '{pause}' AND clock_timestamp()
 FROM (VALUES (1)) AS one LEFT JOIN {table} t ON t.id = $1"""
 
-_SAVE = "CALL {table}_save($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, NULL, NULL, NULL, NULL, NULL)"
+_LET_REST = """\
+UPDATE {table} SET calm = number WHERE id = (
+    SELECT t.id FROM {table} t
+    WHERE t.id = $1 AND t.told_at NOT BETWEEN clock_timestamp() - interval '{pause}' AND clock_timestamp()
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING date_part('epoch', clock_timestamp()), record, incarnation, number, checksum, false,
+    set_config('synchronous_commit', 'off', true)"""
+
+_SAVE = "CALL {table}_save($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"
 
 _DELETE = """\
 WITH gone AS (
@@ -175,8 +207,12 @@ class Schema:
     def __init__(self, table: str) -> None:
         self.table = table
         self.listen = f'LISTEN "{table}"'.encode()
-        self.ddl = _DDL.format(table=table, schema=table.partition(".")[0], form=FORM)
-        self.load = Statement(_LOAD.format(table=table), BYTEA)
+        untold, pause = f"{UNTOLD * 1e3:g} ms", f"{CALM * 1e3:g} ms"
+        self.ddl = _DDL.format(
+            table=table, schema=table.partition(".")[0], form=FORM, few=FEW, untold=untold, pause=pause
+        )
+        self.load = Statement(_LOAD.format(table=table, few=FEW, pause=pause), BYTEA)
+        self.let_rest = Statement(_LET_REST.format(table=table, pause=pause), BYTEA)
         self.save = Statement(_SAVE.format(table=table), BYTEA, TEXT, TEXT, TEXT, INT8, BYTEA, INT8, FLOAT8, TEXT, BOOL)
         self.delete = Statement(_DELETE.format(table=table), BYTEA, TEXT, INT8)
         self.discard = Statement(_DISCARD.format(table=table), BYTEA, BYTEA, TEXT, TEXT, INT8, INT8, INT8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from importlib import import_module
 from weakref import finalize
@@ -17,6 +17,7 @@ from resilience import (
     Snapshot,
     StorageConflict,
     StorageCorrupt,
+    StorageError,
     Version,
     Word,
     clock,
@@ -162,6 +163,9 @@ class PostgresStorage:
             listener.said.wait(timeout / 2)
         begun = self._freshness.begin(tag)
         result = self._run("loading", self.schema.load, [tag], deadline, key, again=True)
+        if self._may_rest(begun, result):
+            with suppress(StorageError):  # then it moves on
+                result = _found(self._run("loading", self.schema.let_rest, [tag], deadline, key)) or result
         return self._loaded(key, tag, begun, result)
 
     @hookimpl
@@ -171,13 +175,22 @@ class PostgresStorage:
         self._count_load()  # nobody waits until it hears: the next snapshots tell
         begun = self._freshness.begin(tag)
         result = await self._arun("loading", self.schema.load, [tag], deadline, key, again=True)
+        if self._may_rest(begun, result):
+            with suppress(StorageError):
+                result = _found(await self._arun("loading", self.schema.let_rest, [tag], deadline, key)) or result
         return self._loaded(key, tag, begun, result)
 
-    def _loaded(self, key: Key, tag: bytes, begun: Begun | None, result: PGresult) -> Snapshot:
-        row = row_in(result, 1)
-        return self._snapshot(key, tag, begun, row, time_in(result, 0))
+    def _may_rest(self, begun: Begun | None, result: PGresult) -> bool:
+        """Whether a record was loaded that moved until a while ago; where nothing is heard it makes no difference."""
+        return begun is not None and result.get_value(0, 6) == TRUE
 
-    def _snapshot(self, key: Key, tag: bytes, begun: Begun | None, row: Row | None, time: float) -> Snapshot:
+    def _loaded(self, key: Key, tag: bytes, begun: Begun | None, result: PGresult) -> Snapshot:
+        row, moves = row_in(result, 1), result.get_value(0, 5) == TRUE
+        return self._snapshot(key, tag, begun, row, time_in(result, 0), moves=moves)
+
+    def _snapshot(
+        self, key: Key, tag: bytes, begun: Begun | None, row: Row | None, time: float, *, moves: bool
+    ) -> Snapshot:
         if row is None:
             return Snapshot(None, None, self._word(None, begun), time)
         _read.set((key, row))
@@ -187,13 +200,13 @@ class PostgresStorage:
                 "by other means",
                 key=key,
             )
-        return Snapshot(row.record, row.version, self._word(row.version, begun), time)
+        return Snapshot(row.record, row.version, self._word(row.version, begun, moves=moves), time)
 
-    def _word(self, version: Version | None, begun: Begun | None) -> Word | None:
+    def _word(self, version: Version | None, begun: Begun | None, *, moves: bool = False) -> Word | None:
         listener = self._listener
         if not self._push or (listener is not None and listener.is_deaf):
             return None
-        return self._freshness.judge(version, begun) or _STALE
+        return self._freshness.judge(version, begun, moves=moves) or _STALE
 
     # -- save ----------------------------------------------------------------------------------------------------------
 
@@ -247,12 +260,12 @@ class PostgresStorage:
         expected: Version | None,
         result: PGresult,
     ) -> Snapshot:
-        time = time_in(result, 1)
+        time, moves = time_in(result, 1), result.get_value(0, 6) == TRUE
         if result.get_value(0, 0) == TRUE:
-            return Snapshot(payload, version, self._word(version, begun), time)
+            return Snapshot(payload, version, self._word(version, begun, moves=moves), time)
         current: Snapshot | None
         try:
-            current = self._snapshot(key, tag, begun, row_in(result, 2), time)
+            current = self._snapshot(key, tag, begun, row_in(result, 2), time, moves=moves)
         except StorageCorrupt:
             current = None  # whoever loads it is told
         found = "a damaged record" if current is None else current.version
@@ -403,6 +416,11 @@ class PostgresStorage:
                 self._end = finalize(self, listener.close)  # for whoever forgets to close
                 self._end.atexit = False
         return listener
+
+
+def _found(result: PGresult) -> PGresult | None:
+    """Return a result that has a row."""
+    return result if result.ntuples else None
 
 
 def _next(expected: Version | None) -> Version:

@@ -172,6 +172,7 @@ class _Ear:
 
     def look(self) -> None:
         """Hear what has come, in another thread than this one's; what is wrong, this one finds out."""
+        self._freshness.doubt_moving()
         if not self.is_live or not self._reading.acquire(timeout=_MOMENT):
             return
         try:

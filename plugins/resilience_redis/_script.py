@@ -2,12 +2,19 @@
 
 Each takes one key (and the one beside it), so that a cluster runs it, and tells the server's time.  Other processes are
 told of a commit before it is made, in the same step: if the right to tell them is missing, nothing is written.
+
+A record that has been committed more than `FEW` times, with never a pause of `CALM` in between, *moves*: of its commits
+one in `UNTOLD` is told (see `resilience.freshness`).  `told` is the server's time of the last one that was, in
+microseconds, and `calm` the number of the last commit that came after such a pause.  Whoever looks after one is told
+that the record rests: as the server does one thing after the other, a commit that comes then is told.
 """
 
 from __future__ import annotations
 
 from hashlib import sha1
 from typing import TYPE_CHECKING
+
+from resilience.freshness import CALM, FEW, UNTOLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,13 +52,29 @@ class Script:
         return ("EVAL", self._text, len(keys), *keys, *arguments)
 
 
-_FOUND = """
+_MOVES = f"""
+local function after(told)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000000 + time[2]
+  local passed = now - (tonumber(told or '') or 0)
+  return now, passed >= 0 and passed < {UNTOLD * 1e6:.0f}, passed < 0 or passed >= {CALM * 1e6:.0f}
+end
+local function moves(number, calm)
+  number, calm = tonumber(number or ''), tonumber(calm or '')
+  return number and calm and number - calm >= {FEW}
+end
+"""
+
+_FOUND = f"""{_MOVES}
 local function found()
-  local time, kind, record = redis.call('TIME'), redis.call('TYPE', KEYS[1]).ok, {false, false, false, false}
+  local time, kind, record = redis.call('TIME'), redis.call('TYPE', KEYS[1]).ok, {{false, false, false, false}}
+  local is_moving = false
   if kind == 'hash' then
-    record = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'sum', 'payload')
+    record = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'sum', 'payload', 'told', 'calm')
+    local _, _, is_calm = after(record[5])
+    is_moving = moves(record[2], record[6]) and not is_calm
   end
-  return {time[1], time[2], kind, record[1], record[2], record[3], record[4]}
+  return {{time[1], time[2], kind, record[1], record[2], record[3], record[4], is_moving and 1 or 0}}
 end
 """
 
@@ -59,29 +82,39 @@ LOAD = Script(f"""{_FOUND}
 return found()
 """)
 """Reply: seconds and microseconds of the server's time, the type of what is stored (`none`: nothing is), and the four
-fields of a record."""
+fields of a record, and whether it moves: 1 or 0."""
 
 SAVE = Script(f"""{_FOUND}
-local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number')
+local stored = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'told', 'calm')
 if (stored[1] or '') ~= ARGV[1] or (stored[2] or '') ~= ARGV[2] then
   return found()
 end
 local time = redis.call('TIME')
-redis.call('PUBLISH', ARGV[7], ARGV[8])
-redis.call('HSET', KEYS[1], 'incarnation', ARGV[3], 'number', ARGV[4], 'sum', ARGV[5], 'payload', ARGV[6])
+local told, calm = stored[3], stored[4]
+local now, is_told, is_calm = after(told)
+if not (is_told and moves(stored[2], calm)) then
+  redis.call('PUBLISH', ARGV[7], ARGV[8])
+  told = string.format('%.0f', now)
+end
+if is_calm or not calm then
+  calm = ARGV[4]
+end
+redis.call('HSET', KEYS[1], 'incarnation', ARGV[3], 'number', ARGV[4], 'sum', ARGV[5], 'payload', ARGV[6],
+  'told', told, 'calm', calm)
 if ARGV[9] == '' then
   redis.call('PERSIST', KEYS[1])
 else
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', math.max(ARGV[9], now + ARGV[10])))
 end
-return time
+return {{time[1], time[2], moves(ARGV[4], calm) and 1 or 0}}
 """)
 """Arguments: expected incarnation and number (empty: none is stored), the new ones, checksum, payload, channel, what
 to tell, when it expires in milliseconds by the caller's clock (empty: never), and how many milliseconds that is from
 now.  It is kept until the later of the two: a machine whose clock is wrong must not let a record go early.
 
-Reply: the server's time.  If another version is stored, what `LOAD` replies: the next try needs no load."""
+Reply: the server's time, and whether the record moves now.  If another version is stored, what `LOAD` replies: the next
+try needs no load."""
 
 DELETE = Script(f"""{_FOUND}
 if ARGV[1] ~= '' then

@@ -122,9 +122,10 @@ class RedisStorage:
         return self._snapshot(payload, version, begun, reply)
 
     def _snapshot(
-        self, payload: bytes | None, version: Version | None, begun: Begun | None, time: Sequence[Any]
+        self, payload: bytes | None, version: Version | None, begun: Begun | None, reply: Sequence[Any]
     ) -> Snapshot:
-        return Snapshot(payload, version, self._freshness.judge(version, begun), int(time[0]) + int(time[1]) / 1e6)
+        word = self._freshness.judge(version, begun, moves=reply[-1] == 1)
+        return Snapshot(payload, version, word, int(reply[0]) + int(reply[1]) / 1e6)
 
     # -- save --------------------------------------------------------------------------------------------------------
 
@@ -168,7 +169,7 @@ class RedisStorage:
         return version, (*before, *new, *told, *expiry)
 
     def _saved(self, key: Key, payload: bytes, version: Version, begun: Begun | None, reply: Sequence[Any]) -> Snapshot:
-        if len(reply) == 2:  # the time, and nothing to say besides
+        if len(reply) == 3:  # the time and whether it moves, and nothing to say besides
             return self._snapshot(payload, version, begun, reply)
         raise self._conflict(key, begun, reply)
 

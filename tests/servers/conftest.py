@@ -27,10 +27,10 @@ REQUIRED = os.environ.get("RESILIENCE_TEST_SERVERS") == "required"
 collect_ignore_glob = (
     []
     if REQUIRED or find_spec("redis") is not None
-    else ["test_doctor.py", "test_machines.py", "test_proxy.py", "test_redis*.py"]
+    else ["test_doctor.py", "test_machines.py", "test_moving.py", "test_proxy.py", "test_redis*.py"]
 )
 if not REQUIRED and find_spec("psycopg") is None:
-    collect_ignore_glob += ["test_doctor.py", "test_machines.py", "test_postgres*.py"]
+    collect_ignore_glob += ["test_doctor.py", "test_machines.py", "test_moving.py", "test_postgres*.py"]
 
 
 @pytest.hookimpl(tryfirst=True)

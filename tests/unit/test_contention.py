@@ -38,6 +38,7 @@ from resilience.contention import (
     UNKNOWING,
     Contention,
 )
+from resilience.freshness import UNTOLD
 from resilience.testing import AwaitedFaultyStorage, FaultyStorage, ManualClock
 
 if TYPE_CHECKING:
@@ -109,18 +110,18 @@ class TestTurns:
 
     def test_who_has_listened_long_takes_a_shorter_silence_for_one(self) -> None:
         contention = Contention(0.0)
-        assert contention.listens(0.0, 0.0, MIDDLE) == pytest.approx(QUIET)
-        assert contention.listens(0.0, PATIENCE / 4, MIDDLE) == pytest.approx(0.75 * QUIET)
-        assert contention.listens(0.0, PATIENCE, MIDDLE) == pytest.approx(AGED * QUIET)
+        assert contention.listens(0.0, 0.0, MIDDLE) == pytest.approx(UNTOLD + QUIET)
+        assert contention.listens(0.0, PATIENCE / 4, MIDDLE) == pytest.approx(UNTOLD + 0.75 * QUIET)
+        assert contention.listens(0.0, PATIENCE, MIDDLE) == pytest.approx(UNTOLD + AGED * QUIET)
         contention.met(0.0, 1, MIDDLE)
         contention.met(0.005, 2, MIDDLE)
-        assert contention.listens(0.0, 0.0, MIDDLE) == pytest.approx(CHANCE * 0.005)
+        assert contention.listens(0.0, 0.0, MIDDLE) == pytest.approx(UNTOLD + CHANCE * 0.005)
 
     def test_who_knows_how_long_it_took_the_last_time_sleeps_for_most_of_that(self) -> None:
         contention = Contention(0.0)
         contention.listened(0.040)
         assert contention.listens(0.0, 0.002, MIDDLE) == pytest.approx(ASLEEP * 0.040 - 0.002)
-        assert contention.listens(0.03, 0.035, MIDDLE) < QUIET
+        assert contention.listens(0.03, 0.035, MIDDLE) < UNTOLD + QUIET
 
     @pytest.mark.parametrize("by", ["met", "gives_way"])
     def test_how_long_it_took_is_forgotten_with_the_others(self, by: str) -> None:
@@ -131,7 +132,7 @@ class TestTurns:
             contention.met(FORGOTTEN, 1, MIDDLE)
         else:
             contention.gives_way(FORGOTTEN, MIDDLE)
-        assert contention.listens(FORGOTTEN, 0.0, MIDDLE) == pytest.approx(QUIET)
+        assert contention.listens(FORGOTTEN, 0.0, MIDDLE) == pytest.approx(UNTOLD + QUIET)
 
     def test_who_has_listened_has_a_whole_turn(self) -> None:
         contention = Contention()
@@ -395,7 +396,7 @@ def test_who_hears_of_others_asks_the_server_nothing_until_they_are_quiet(listen
     listening.fail()
     assert listening.told.heard == 0
     assert len(listening.slept) == 5  # the first as after any conflict, and the last heard nothing
-    assert all(AGED * QUIET / 2 <= seconds <= QUIET * 1.5 for seconds in listening.slept[1:])
+    assert all(AGED * QUIET / 2 <= seconds - UNTOLD <= QUIET * 1.5 for seconds in listening.slept[1:])
     asked = [call for call in listening.storage.calls[before:] if "lock" not in call]
     assert [call.removeprefix("a") for call in asked] == ["save", "save", "load", "save"]
     assert listening.count == 2
@@ -405,7 +406,7 @@ def test_who_hears_of_others_for_long_tries_all_the_same(listening: Listening) -
     listening.too_late(heard=1000)
     begun = listening.clock.monotonic()
     listening.fail()
-    assert PATIENCE <= listening.clock.monotonic() - begun <= PATIENCE + QUIET * 1.5
+    assert PATIENCE <= listening.clock.monotonic() - begun <= PATIENCE + UNTOLD + QUIET * 1.5
     assert listening.told.heard > 0
     listening.told.heard = 0
     assert listening.count == 2
@@ -416,7 +417,7 @@ def test_who_has_little_time_listens_for_half_of_it(listening: Listening) -> Non
     listening.too_late(heard=1000)
     begun = listening.clock.monotonic()
     listening.fail()
-    assert 0.01 <= listening.clock.monotonic() - begun <= 0.01 + QUIET * 1.5
+    assert 0.01 <= listening.clock.monotonic() - begun <= 0.01 + UNTOLD + QUIET * 1.5
     listening.told.heard = 0
     assert listening.count == 2
 
@@ -431,7 +432,7 @@ def test_who_has_listened_sleeps_for_most_of_that_the_next_time(listening: Liste
     listening.fail()
     first, second, *others = listening.slept
     assert second == pytest.approx(ASLEEP * waited - first)
-    assert all(AGED * QUIET / 2 <= seconds <= QUIET * 1.5 for seconds in others)
+    assert all(AGED * QUIET / 2 <= seconds - UNTOLD <= QUIET * 1.5 for seconds in others)
     assert listening.count == 3
 
 

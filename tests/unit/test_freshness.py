@@ -9,6 +9,7 @@ import pytest
 from storages import Casual
 
 from resilience import CircuitBreaker, CircuitOpenError, Freshness, Key, Runtime, Snapshot, Version, Word, hookimpl
+from resilience.freshness import MOVING
 from resilience.sharedclock import LOOK_EVERY, SharedClock
 from resilience.testing import ManualClock
 
@@ -125,6 +126,81 @@ def test_a_key_of_which_nobody_holds_a_snapshot_is_forgotten(freshness: Freshnes
 
 
 # --- who looks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock, as its only item."""
+    seconds = [0.0]
+    monkeypatch.setattr("resilience.freshness.monotonic", lambda: seconds[0])
+    return seconds
+
+
+@pytest.mark.parametrize("took", [0.0, 0.3])
+def test_what_moves_is_held_for_current_for_a_moment_only(
+    freshness: Freshness, seconds: list[float], took: float
+) -> None:
+    begun = freshness.begin(b"k")
+    seconds[0] = took
+    word = freshness.judge(V1, begun, moves=True)
+    assert word is not None
+    end = took + max(MOVING, took)
+    seconds[0] = end - 0.0001
+    freshness.doubt_moving()
+    assert word()
+    value = word.value
+    seconds[0] = end
+    assert not word()  # whoever asks the word itself need not look
+    assert word.view[0] == value
+    freshness.doubt_moving()
+    assert word.view[0] != value  # as the engine reads it
+
+
+def test_to_doubt_what_moves_is_no_news_and_is_done_once(freshness: Freshness, seconds: list[float]) -> None:
+    word = freshness.judge(V1, freshness.begin(b"k"), moves=True)
+    assert word is not None
+    seen = word.view[-1]
+    seconds[0] = 1.0
+    freshness.doubt_moving()
+    doubted = word.view[0]
+    freshness.doubt_moving()
+    assert (word.view[0], word.view[-1]) == (doubted, seen)
+    again = freshness.judge(V1, freshness.begin(b"k"), moves=True)
+    assert again is not None
+    assert again()
+    freshness.hear(b"k", V2)
+    assert word.view[-1] != seen
+    assert not again()
+
+
+def test_what_rests_again_is_held_for_current(freshness: Freshness, seconds: list[float]) -> None:
+    freshness.judge(V1, freshness.begin(b"k"), moves=True)
+    word = answered(freshness, V1)
+    seconds[0] = 1.0
+    freshness.doubt_moving()
+    assert word()
+
+
+def test_what_was_doubted_while_it_was_asked_for_is_what_the_answer_says(
+    freshness: Freshness, seconds: list[float]
+) -> None:
+    freshness.judge(V1, freshness.begin(b"k"), moves=True)
+    begun = freshness.begin(b"k")
+    seconds[0] = 1.0
+    freshness.doubt_moving()
+    word = freshness.judge(V2, begun)
+    assert word is not None
+    assert word()
+
+
+def test_nothing_that_moves_is_kept_when_nothing_is_heard(freshness: Freshness, seconds: list[float]) -> None:
+    word = freshness.judge(V1, freshness.begin(b"k"), moves=True)
+    assert word is not None
+    freshness.distrust()
+    gone = word.view[0]
+    seconds[0] = 1.0
+    freshness.doubt_moving()
+    assert word.view[0] == gone
 
 
 def test_the_clock_looks_where_the_time_is_read_and_not_too_often() -> None:

@@ -1,0 +1,186 @@
+"""A record that many commit all the time: not all of it is told, and nobody takes an old one for the last."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from resilience import CircuitBreaker, CircuitOpenError, Key, Runtime
+from resilience.freshness import CALM, FEW, MOVING, UNTOLD
+from resilience.testing import wait_until
+from resilience_postgres import PostgresStorage
+from resilience_postgres._settings import PostgresSettings
+from resilience_redis import RedisStorage
+from resilience_redis._settings import RedisSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from resilience import Snapshot
+
+    Storage = RedisStorage | PostgresStorage
+
+KEY = Key("test", "moving")
+COMMITS = 400
+
+
+@pytest.fixture(params=["redis", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    server: Any = request.getfixturevalue(f"{request.param}_server")
+    return str(server.url if request.param == "redis" else server.url())
+
+
+@pytest.fixture
+def make(url: str) -> Iterator[Callable[[bool], Storage]]:
+    """Make a storage that listens, or one that does not."""
+    made: list[Storage] = []
+
+    def make(push: bool) -> Storage:  # noqa: FBT001 - of the two, as the setting
+        if url.startswith("redis"):
+            made.append(RedisStorage(url, RedisSettings(push=push)))
+        else:
+            made.append(PostgresStorage(url, PostgresSettings(push=push, durability="none")))
+        return made[-1]
+
+    yield make
+    for storage in made:
+        storage.close()
+
+
+@pytest.fixture
+def heard(url: str, request: pytest.FixtureRequest) -> Iterator[Callable[[], int]]:
+    """How many messages came on the channel until now."""
+    if url.startswith("redis"):
+        with request.getfixturevalue("redis_server").admin() as admin, admin.pubsub() as channel:
+            channel.subscribe("resilience:changed")
+            count = 0
+
+            def told() -> int:
+                nonlocal count
+                admin.publish("resilience:changed", "- 0 last")
+                while channel.get_message(timeout=5)["data"] != b"- 0 last":
+                    count += 1
+                return count
+
+            yield told
+    else:
+        with psycopg.connect(request.getfixturevalue("postgres_server").admin_url, autocommit=True) as connection:
+            connection.execute('LISTEN "resilience.records"')
+            yield lambda: len([*connection.notifies(timeout=0.2)])
+
+
+def still(snapshot: Snapshot) -> bool:
+    assert snapshot.is_current is not None
+    return snapshot.is_current()
+
+
+def load(storage: Storage) -> tuple[Snapshot, bool]:
+    """Load the record; and whether it is held for current for longer than one that moves, see `Freshness`."""
+    begun = time.monotonic()
+    snapshot = storage.resilience_load(KEY, 5)
+    now = time.monotonic()
+    end = now + 2 * max(MOVING, now - begun)
+    while time.monotonic() < end:
+        if snapshot.is_current is None or not still(snapshot):
+            return snapshot, False
+    return snapshot, True
+
+
+def rests(storage: Storage) -> Snapshot:
+    """Load until what is loaded is known to be the last for as long as nothing is told."""
+    found: list[Snapshot] = []
+
+    def at_rest() -> bool:
+        snapshot, is_held = load(storage)
+        found[:] = [snapshot]
+        return is_held
+
+    wait_until(at_rest, "the record rests", 20)
+    return found[0]
+
+
+def move(storage: Storage, times: int = COMMITS) -> tuple[Snapshot, int]:
+    """Commit one after the other; return the last one, and how often there was a pause after which all is told."""
+    pauses = 0
+    snapshot = storage.resilience_load(KEY, 5)
+    last = time.monotonic()
+    for number in range(times):
+        snapshot = storage.resilience_save(KEY, b"%d" % number, snapshot.version, None, 5)
+        now = time.monotonic()
+        pauses, last = pauses + (now - last > CALM / 2), now
+    return snapshot, pauses
+
+
+def test_of_many_commits_few_are_told(make: Callable[[bool], Storage], heard: Callable[[], int]) -> None:
+    writing = make(False)
+    before = heard()
+    begun = time.monotonic()
+    _, pauses = move(writing)
+    most = FEW * (1 + pauses) + (time.monotonic() - begun) / UNTOLD + 1
+    assert FEW <= heard() - before <= most
+
+
+def moving(listening: Storage, writing: Storage) -> Snapshot:
+    """Commit until the record moves, and return it as it is loaded then; a pause may come at any time."""
+    for _ in range(20):
+        saved, _ = move(writing, 2 * FEW)
+        loaded, is_held = load(listening)
+        assert loaded.version == saved.version
+        if not is_held and not load(listening)[1]:  # the first may be by news
+            return loaded
+    pytest.fail("it never moved")
+
+
+def test_a_snapshot_of_what_moves_gets_old_by_itself(make: Callable[[bool], Storage]) -> None:
+    storage = make(True)
+    rests(storage)
+    assert moving(storage, storage).payload == b"%d" % (2 * FEW - 1)
+
+
+def test_nobody_who_found_it_at_rest_misses_what_comes(make: Callable[[bool], Storage]) -> None:
+    listening, writing = make(True), make(False)
+    rests(listening)
+    for _ in range(20):
+        saved, _ = move(writing, 2 * FEW)
+        found = rests(listening)
+        assert found.version == saved.version
+        writing.resilience_save(KEY, b"last", saved.version, None, 5)
+        wait_until(lambda found=found: not still(found), "the commit that came then", 1)  # type: ignore[misc]
+
+
+def test_a_call_learns_what_was_not_told(url: str) -> None:
+    with Runtime(storage=url, environ={}) as here, Runtime(storage=url, environ={}) as there:
+        for number in range(10):
+            failing = CircuitBreaker(f"moving {number}", runtime=here, failure_threshold=1000)
+            calling = CircuitBreaker(f"moving {number}", runtime=there, failure_threshold=1000)
+            calling.call(int)
+            for _ in range(3 * FEW):
+                failing.record_failure()
+                calling.call(int)
+            failing.force_open()
+            begun = time.monotonic()
+            with pytest.raises(CircuitOpenError):
+                while time.monotonic() - begun < 0.5:  # in a second it would look anyway
+                    calling.call(int)
+
+
+def test_what_somebody_is_about_to_commit_goes_on_moving(
+    make: Callable[[bool], Storage], request: pytest.FixtureRequest, url: str
+) -> None:
+    """A commit that was not told is made, and is not to be seen yet."""
+    if url.startswith("redis"):
+        return  # it does one thing after the other
+    listening, writing = make(True), make(False)
+    rests(listening)
+    last = moving(listening, writing)
+    with psycopg.connect(request.getfixturevalue("postgres_server").admin_url) as connection:
+        connection.execute("UPDATE resilience.records SET number = number")
+        end = time.monotonic() + 3 * CALM
+        while time.monotonic() < end:
+            found, is_held = load(listening)
+            assert found.version == last.version
+            assert not is_held
+    assert rests(listening).version == last.version
