@@ -73,7 +73,7 @@ def measure(bench: Bench) -> dict[str, Any]:
                 "postgres": killed_prober(durable.url(), bench.of(5, 1)),
             },
             "released": _released(bench, redis.url),
-            "outage": _outages(redis),
+            "outage": _outages(bench, redis),
             "reached": _reached(redis),
         }
 
@@ -171,15 +171,23 @@ def _released(bench: Bench, url: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _outages(redis: RedisServer) -> dict[str, dict[str, float]]:
-    many = 2_000
+def _outages(bench: Bench, redis: RedisServer) -> dict[str, dict[str, float]]:
     ours = partial(_protect("resilience_redis"), timeout=0.25)  # the default
-    hung = outage(ours(redis.url, "hung", work), redis.stop, many)
-    found = {"resilience_redis, hung": hung, "resilience_memory": outage(ours("memory:", "memory", work), int, many)}
-    for name in ("resilience_redis", *RIVALS):
+    with RedisServer(bench.folder / "hanging") as hanging:
+        calls = {
+            "resilience_redis": ours(redis.url, "gone", work),
+            "resilience_redis, hung": ours(hanging.url, "hung", work),
+            "resilience_memory": ours("memory:", "memory", work),
+        }
+
+        def stop() -> None:
+            redis.kill()
+            hanging.stop()
+
+        found = outage(calls, stop, bench.of(101, 21), 1_000)
+    for name in RIVALS:
         redis.clear()
-        protect = ours if name == "resilience_redis" else _protect(name)
-        found[name] = outage(protect(redis.url, "gone", work), redis.kill, many if protect is ours else 1)
+        found |= outage({name: _protect(name)(redis.url, "gone", work)}, redis.kill)
     return found
 
 

@@ -248,7 +248,7 @@ def _servers(found: Results) -> Iterator[Row]:
     beside = f"pybreaker, gone {duration(outage['pybreaker_redis']['first'])}"
     yield _late("Redis gone or hung: the first call pays", first, 0.25, beside)
     following = max(outage["resilience_redis"]["following"], outage["resilience_redis, hung"]["following"])
-    what = "the following calls, half of them"
+    what = "the following calls"
     yield _at_most(what, "", following, 1.2, "in memory", outage["resilience_memory"]["following"])
     reached = found["reached"]
     beside = ", ".join(
