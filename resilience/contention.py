@@ -17,9 +17,15 @@ from __future__ import annotations
 from resilience.freshness import UNTOLD
 
 STREAK = 0.005
-"""Seconds for which one commits as often as he can, once he knows that there are others; at least `TRIES` tries."""
+"""Seconds for which one commits as often as he can, once he knows that there are others; or as long as `MANY` tries
+take, up to `LONGEST_STREAK`, as it takes some milliseconds until the next one notices that it is his turn."""
+
+MANY = 64
+
+LONGEST_STREAK = 0.008
 
 TRIES = 4
+"""So many tries he has at least."""
 
 UNKNOWING = 0.050
 """Seconds for which one commits as often as he can who knows of no others."""
@@ -89,7 +95,7 @@ class Contention:
         away = max(AWAY, CHANCE * self.takes)
         if now - self._ended >= away:  # he was away by himself
             self._began = now
-        streak = UNKNOWING if self._forgets(now) else STREAK
+        streak = UNKNOWING if self._forgets(now) else min(max(STREAK, MANY * self.takes), LONGEST_STREAK)
         if now - self._began < max(streak, TRIES * self.takes):
             return 0.0
         pause = _about(away, draw)

@@ -29,6 +29,8 @@ from resilience.contention import (
     CHANCE,
     FORGOTTEN,
     LONGEST,
+    LONGEST_STREAK,
+    MANY,
     PATIENCE,
     QUIET,
     SLOWEST,
@@ -71,6 +73,18 @@ class TestTurns:
         (first, second) = [number for number, pause in enumerate(pauses) if pause]
         assert (first, second - first) == (10, 10)
         assert pauses[first] == pytest.approx(AWAY)
+
+    @pytest.mark.parametrize(
+        ("takes", "lasts"),
+        [(STREAK / MANY / 2, STREAK), (0.0001, MANY * 0.0001), (0.0002, LONGEST_STREAK), (0.01, TRIES * 0.01)],
+    )
+    def test_a_turn_is_worth_what_it_takes_to_notice_it(self, takes: float, lasts: float) -> None:
+        contention = Contention(0.0)
+        contention.met(0.0, 1, MIDDLE)
+        contention.met(takes, 2, MIDDLE)
+        contention.committed(takes + lasts)
+        assert contention.gives_way(takes + lasts - 0.0001, MIDDLE) == 0
+        assert contention.gives_way(takes + lasts + 0.0001, MIDDLE) > 0
 
     def test_who_was_away_by_himself_need_not_give_way(self) -> None:
         contention = Contention(0.0)
