@@ -8,8 +8,10 @@ to wait for, written once; `resilience_postgres._waiting` waits for it in a thre
 from __future__ import annotations
 
 import os
+import select
 import selectors
 from contextlib import suppress
+from math import ceil
 from selectors import EVENT_READ, EVENT_WRITE
 
 from psycopg import Error, conninfo, pq
@@ -30,24 +32,23 @@ from resilience_postgres._errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from typing import Any, Final
+    from typing import Any, Final, TypeVarTuple
 
     from psycopg.pq.abc import PGconn, PGresult
 
     from resilience_postgres._schema import Statement
 
+    Sent = TypeVarTuple("Sent")
     Exchange = Generator[tuple["Connection", int], bool, PGresult]
     """Yields what to wait for: `EVENT_READ`, `EVENT_WRITE` or both; it is sent whether that came in time."""
 
 NAME: Final = "resilience"
 """Our `application_name`, unless the URL has another."""
 
-# The one that needs no descriptor of its own, and knows descriptors past 1024.
-Selector: Final = getattr(selectors, "PollSelector", selectors.DefaultSelector)
-
 _PREPARE_AT: Final = 3
 """A statement that is used so often by one connection is prepared."""
 
+_OK: Final = pq.ConnStatus.OK
 _DONE: Final = frozenset([pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY])
 
 
@@ -112,7 +113,6 @@ class Connection:
         """The monotonic second of its last use."""
         self.may_prepare = True
         self._uses: dict[bytes, int] = {}
-        self._selector = Selector()
         deadline = self.used + patience
         self._pgconn = pgconn = pq.PGconn.connect_start(dsn)
         self._connect(pgconn, deadline)
@@ -135,9 +135,7 @@ class Connection:
             raise unconnected(_plain(message))
 
     def _watch(self, fd: int, events: int) -> None:
-        self._selector.close()
-        self._selector = Selector()
-        self._selector.register(fd, events)
+        self._poll = _poller(fd, events)
         self._events = events
 
     def wait(self, events: int, seconds: float) -> bool:
@@ -146,12 +144,12 @@ class Connection:
             return False
         if events != self._events:
             self._watch(self.fd, events)
-        return bool(self._selector.select(seconds))
+        return bool(self._poll(ceil(seconds * 1000)))
 
     @property
     def is_well(self) -> bool:
         """Whether the server has not said a word since the last answer: when it ends a connection, it does."""
-        return self._events == EVENT_READ and not self._selector.select(0)
+        return self._events == EVENT_READ and not self._poll(0)
 
     def run(self, statement: Statement, values: Sequence[bytes | None]) -> Exchange:
         """Let the server run a statement; the generator returns its result.
@@ -165,34 +163,25 @@ class Connection:
         if self.may_prepare and uses >= _PREPARE_AT:
             try:
                 if uses == _PREPARE_AT:
-                    self._send(lambda: self._pgconn.send_prepare(name, statement.text, statement.types))
-                    yield from self._answer()
-                self._send(lambda: self._pgconn.send_query_prepared(name, values, statement.formats, 1))
-                return (yield from self._answer())
+                    yield from self._ask(self._pgconn.send_prepare, name, statement.text, statement.types)
+                return (yield from self._ask(self._pgconn.send_query_prepared, name, values, statement.formats, 1))
             except Refused as refused:
                 if refused.state not in UNPREPARED:
                     raise
                 self.may_prepare = False  # a pooler gave us another server than the one that has it
         text, types, formats = statement.text, statement.types, statement.formats
-        self._send(lambda: self._pgconn.send_query_params(text, values, types, formats, 1))
-        return (yield from self._answer())
+        return (yield from self._ask(self._pgconn.send_query_params, text, values, types, formats, 1))
 
     def script(self, text: bytes) -> Exchange:
         """Let the server run any number of statements as one transaction; none, to see that it answers."""
-        self._send(lambda: self._pgconn.send_query(text))
-        return (yield from self._answer())
+        return self._ask(self._pgconn.send_query, text)
 
-    def _send(self, send: Callable[[], None]) -> None:
-        try:
-            send()
-        except Error as error:
-            raise Lost(_plain(str(error)), sent=True) from error
-
-    def _answer(self) -> Exchange:
-        """Wait for all results of what was sent; what the server has committed, it has committed when this ends."""
+    def _ask(self, send: Callable[[*Sent], None], *sent: *Sent) -> Exchange:
+        """Send and wait for all results; what the server has committed, it has committed when this ends."""
         pgconn = self._pgconn
         answer: PGresult | None = None
         try:
+            send(*sent)
             while True:
                 unsent = pgconn.flush()
                 if not (yield self, EVENT_READ | EVENT_WRITE if unsent else EVENT_READ):
@@ -210,7 +199,7 @@ class Connection:
 
     def _judged(self, answer: PGresult | None) -> PGresult:
         assert answer is not None  # noqa: S101 - what was sent has a result; for the type checkers
-        if self._pgconn.status != pq.ConnStatus.OK:  # pragma: no cover - if the end came in one piece with last words
+        if self._pgconn.status != _OK:  # pragma: no cover - if the end came in one piece with last words
             raise Lost(_plain(answer.get_error_message()), sent=True)
         if answer.status not in _DONE:
             state = (answer.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
@@ -239,14 +228,27 @@ class Connection:
 
     def close(self) -> None:
         """Take leave of the server."""
-        self._selector.close()
         self._pgconn.finish()
 
     def abandon(self) -> None:
         """In a forked child: let go of what is its parent's, without a word to the server."""
-        self._selector.close()
         with suppress(Error):  # it was lost, and libpq has closed it: the number may be somebody else's by now
             os.close(self._pgconn.socket)
+
+
+def _poller(fd: int, events: int) -> Callable[[int], Sequence[object]]:
+    """Return what waits for so many milliseconds, and returns what has come.
+
+    It needs no descriptor of its own, and knows descriptors past 1024.  The class of `selectors` around it takes longer
+    than the system does.
+    """
+    if not hasattr(select, "poll"):  # pragma: no cover - Windows
+        selector = selectors.DefaultSelector()
+        selector.register(fd, events)
+        return lambda milliseconds: selector.select(milliseconds / 1000)
+    poll = select.poll()
+    poll.register(fd, (events & EVENT_READ and select.POLLIN) | (events & EVENT_WRITE and select.POLLOUT))
+    return poll.poll
 
 
 def _plain(message: str) -> str:

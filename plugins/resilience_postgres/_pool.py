@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 
-from resilience import clock
 from resilience_postgres._connection import Connection
 from resilience_postgres._errors import Lost
 from resilience_postgres._fork import enrol
@@ -76,7 +75,7 @@ class Pool:
             self._lent.discard(connection)
             if is_ours and not self._handed_on(connection):
                 self._idle.append(connection)
-            stale = self._idle[0] if self._idle and clock.monotonic() - self._idle[0].used > IDLE else None
+            stale = self._idle[0] if self._idle and connection.used - self._idle[0].used > IDLE else None
             if stale is not None:
                 del self._idle[0]
         if not is_ours:

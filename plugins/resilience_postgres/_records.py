@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
 from typing import NamedTuple
@@ -33,6 +34,7 @@ TRUE: Final = b"\1"
 FALSE: Final = b"\0"
 
 
+@lru_cache(1024)  # a process asks for few keys, over and over
 def identity(key: Key) -> bytes:
     """Return what a key's row is found by.
 

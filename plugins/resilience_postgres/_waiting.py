@@ -35,7 +35,8 @@ def conversation(pool: Pool, statement: Statement, values: Sequence[bytes | None
     :raises Fault: it was not done, or nobody knows.
     """
     while True:
-        connection = yield from _borrowed(pool)
+        taken = pool.take()
+        connection = (yield from _promised(pool, taken)) if isinstance(taken, Future) else taken
         try:
             result = yield from connection.run(statement, values)
         except Refused as refused:
@@ -57,18 +58,15 @@ def conversation(pool: Pool, statement: Statement, values: Sequence[bytes | None
             return result
 
 
-def _borrowed(pool: Pool) -> Generator[Awaited, bool, Connection]:
-    taken = pool.take()
-    if not isinstance(taken, Future):
-        return taken
+def _promised(pool: Pool, promise: Future[Connection]) -> Generator[Awaited, bool, Connection]:
     try:
-        if not (yield taken):
+        if not (yield promise):
             advice = "all are in use: set RESILIENCE_POSTGRES__CONNECTIONS" if pool.is_full else REACH
             raise Late("no connection could be had in time", advice=advice)
     except BaseException:
-        pool.recall(taken)
+        pool.recall(promise)
         raise
-    return taken.result()
+    return promise.result()
 
 
 def in_thread(conversing: Conversation, deadline: float) -> PGresult:
@@ -79,7 +77,7 @@ def in_thread(conversing: Conversation, deadline: float) -> PGresult:
     try:
         awaited = next(conversing)
         while True:
-            left = max(0.0, deadline - clock.monotonic())
+            left = deadline - clock.monotonic()
             if not isinstance(awaited, Future):
                 connection, events = awaited
                 came = connection.wait(events, left)
@@ -112,7 +110,7 @@ async def on_loop(conversing: Conversation, deadline: float) -> PGresult:
     try:
         awaited = next(conversing)
         while True:
-            came = await _ready(loop, awaited, max(0.0, deadline - clock.monotonic()))
+            came = await _ready(loop, awaited, deadline - clock.monotonic())
             awaited = conversing.send(came)
     except StopIteration as done:
         result: PGresult = done.value
@@ -124,8 +122,8 @@ async def on_loop(conversing: Conversation, deadline: float) -> PGresult:
 async def _ready(loop: asyncio.AbstractEventLoop, awaited: Awaited, seconds: float) -> bool:
     """Wait on an event loop; false if nothing came in so many seconds."""
     ready: asyncio.Future[bool] = loop.create_future()
-    timer = loop.call_later(seconds, _tell, ready, False)
-    fd = -1
+    timer = loop.call_at(loop.time() + seconds, _tell, ready, False)
+    fd, events = -1, 0
     try:
         if isinstance(awaited, Future):
             awaited.add_done_callback(lambda _: _tell_from_afar(loop, ready))
@@ -138,8 +136,9 @@ async def _ready(loop: asyncio.AbstractEventLoop, awaited: Awaited, seconds: flo
         return await ready
     finally:
         timer.cancel()
-        if fd >= 0:
+        if events:
             loop.remove_reader(fd)
+        if events & EVENT_WRITE:
             loop.remove_writer(fd)
 
 
