@@ -5,8 +5,8 @@ told of a commit before it is made, in the same step: if the right to tell them 
 
 A record that has been committed more than `FEW` times, with never a pause of `CALM` in between, *moves*: of its commits
 one in `UNTOLD` is told (see `resilience.freshness`).  `told` is the server's time of the last one that was, in
-microseconds, and `calm` the number of the last commit that came after such a pause.  Whoever looks after one is told
-that the record rests: as the server does one thing after the other, a commit that comes then is told.
+microseconds, and `calm` the number of the last commit that came after such a pause.  Whoever looks after one lets the
+record rest: the next commit is told again, also if the server's clock is set back before it.
 """
 
 from __future__ import annotations
@@ -71,8 +71,11 @@ local function found()
   local is_moving = false
   if kind == 'hash' then
     record = redis.call('HMGET', KEYS[1], 'incarnation', 'number', 'sum', 'payload', 'told', 'calm')
-    local _, _, is_calm = after(record[5])
-    is_moving = moves(record[2], record[6]) and not is_calm
+    if moves(record[2], record[6]) then
+      local _, _, is_calm = after(record[5])
+      -- Where nothing may be written, it moves on.
+      is_moving = not (is_calm and type(redis.pcall('HSET', KEYS[1], 'calm', record[2])) == 'number')
+    end
   end
   return {{time[1], time[2], kind, record[1], record[2], record[3], record[4], is_moving and 1 or 0}}
 end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -149,6 +150,45 @@ def test_nobody_who_found_it_at_rest_misses_what_comes(make: Callable[[bool], St
         assert found.version == saved.version
         writing.resilience_save(KEY, b"last", saved.version, None, 5)
         wait_until(lambda found=found: not still(found), "the commit that came then", 1)  # type: ignore[misc]
+
+
+def test_what_was_found_at_rest_rests_whatever_the_clock_of_the_server_does(
+    make: Callable[[bool], Storage], request: pytest.FixtureRequest
+) -> None:
+    listening, writing = make(True), make(False)
+    rests(listening)
+    for _ in range(3):
+        moving(listening, writing)
+        found = rests(listening)
+        # As it is where the clock was set back by as much as has passed since the last one that was told.
+        if isinstance(writing, RedisStorage):
+            with request.getfixturevalue("redis_server").admin() as admin:
+                seconds, microseconds = admin.time()
+                admin.hset(writing.names.of(KEY), "told", seconds * 1000000 + microseconds)
+                writing.resilience_save(KEY, b"last", found.version, None, 5)
+        else:
+            with psycopg.connect(request.getfixturevalue("postgres_server").admin_url, autocommit=True) as connection:
+                connection.execute("UPDATE resilience.records SET told_at = clock_timestamp()")
+                writing.resilience_save(KEY, b"last", found.version, None, 5)
+        wait_until(lambda found=found: not still(found), "the commit that came then", 0.5)  # type: ignore[misc]
+
+
+def test_where_nothing_may_be_written_what_moved_moves_on(request: pytest.FixtureRequest, url: str) -> None:
+    if not url.startswith("redis"):
+        return  # there it is a statement of its own
+    with closing(RedisStorage(url)) as listening, closing(RedisStorage(url, RedisSettings(push=False))) as writing:
+        rests(listening)
+        last = moving(listening, writing)
+        with request.getfixturevalue("redis_server").admin() as admin:
+            admin.config_set("min-replicas-to-write", 1)
+            try:
+                end = time.monotonic() + 3 * CALM
+                while time.monotonic() < end:
+                    found, is_held = load(listening)
+                    assert (found.version, is_held) == (last.version, False)
+            finally:
+                admin.config_set("min-replicas-to-write", 0)
+        assert rests(listening).version == last.version
 
 
 def test_a_call_learns_what_was_not_told(url: str) -> None:
