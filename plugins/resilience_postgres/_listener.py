@@ -112,8 +112,8 @@ class Listener:
             return
         try:
             connection = self._connection
-            if self._freshness.is_proven:  # still
-                assert connection is not None  # noqa: S101 - it is closed after that; for the type checkers
+            # Still; and not by the next one, as where a storage was closed and is used again.
+            if connection is not None and self._freshness.is_proven:
                 self._take(connection)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing is heard
             self._failure = error

@@ -434,6 +434,15 @@ def test_who_looks_while_another_one_reads_does_not_wait_for_long(slow: Postgres
     assert still(held)
 
 
+def test_who_looks_by_the_last_listener_of_a_storage_that_was_closed_does_no_harm(slow: PostgresStorage) -> None:
+    look = slow._freshness.look
+    assert look is not None
+    slow.close()
+    held = current(slow)
+    look()
+    assert still(held)
+
+
 def test_who_looks_when_the_connection_is_being_made_anew_reads_nothing(slow: PostgresStorage) -> None:
     current(slow)
     listener = slow._listener
