@@ -176,12 +176,12 @@ class Memo:
             step.keep == KEEP
             and not step.tells
             and step.until == FOREVER
-            and isinstance(is_current, Word)
+            and type(is_current) is Word  # one that gets old by itself would have to be asked after the call
             and is_current.view is self.view
             and not policy.judges_results
             and policy.slow_after == FOREVER
         )
-        self.quiet = quiet = is_current.value if changes_nothing and isinstance(is_current, Word) else _LOUD
+        self.quiet = quiet = is_current.value if changes_nothing and type(is_current) is Word else _LOUD
         return quiet
 
     def report(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
@@ -404,10 +404,7 @@ class Cell:
             what = type(snapshot).__name__
             raise PluginError(f"storage {self.ports.name}: load of {self.key} returned {what}, not a Snapshot")
         if snapshot.time is not None:
-            self.clock.learn(snapshot.time, monotonic)
-            is_current = snapshot.is_current
-            if isinstance(is_current, Word) and is_current.look is not None:
-                self.clock.attend(is_current.look)
+            self._learn(snapshot, monotonic)
         view = self.view
         if (
             view is not None
@@ -434,6 +431,13 @@ class Cell:
         self.view = view = View(snapshot, state, monotonic)
         return view
 
+    def _learn(self, snapshot: Snapshot, monotonic: float) -> None:
+        """Let the clock take in what a snapshot says, which was asked for at that second."""
+        self.clock.learn(snapshot.time, monotonic)
+        is_current = snapshot.is_current
+        if isinstance(is_current, Word) and is_current.look is not None:
+            self.clock.attend(is_current.look)
+
     def committed(self, snapshot: object, done: Committed, monotonic: float) -> None:
         """Take over what this process committed itself.
 
@@ -447,7 +451,7 @@ class Cell:
             what = type(snapshot).__name__
             raise PluginError(f"storage {self.ports.name}: save of {self.key} returned {what}, not a Snapshot")
         if snapshot.time is not None:
-            self.clock.learn(snapshot.time, monotonic)
+            self._learn(snapshot, monotonic)
         done.version = snapshot.version
         state, step = done.state, done.step
         view = _blank_view(View)

@@ -96,8 +96,8 @@ class Freshness:
         self.look = look
         self._lock = allocate_lock()
         self._heard: WeakValueDictionary[Hashable, Heard] = WeakValueDictionary()
-        self._moving: dict[int, Heard] = {}
-        """Those that get stale by themselves, by their identity."""
+        self._moving: WeakValueDictionary[int, Heard] = WeakValueDictionary()
+        """Those that get stale by themselves, by their identity; nobody may ever look."""
         self.is_proven = False
         """Whether commits of others are heard of for certain."""
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from resilience.freshness import Begun
+
 KEY = Key("circuit_breaker", "payments")
 V1, V2, V3, OTHER = Version("a", 1), Version("a", 2), Version("a", 3), Version("b", 1)
 
@@ -203,6 +205,14 @@ def test_nothing_that_moves_is_kept_when_nothing_is_heard(freshness: Freshness, 
     assert word.view[0] == gone
 
 
+def test_a_record_that_moved_and_that_nobody_holds_is_forgotten(freshness: Freshness) -> None:
+    word = freshness.judge(V1, freshness.begin(b"k"), moves=True)
+    assert len(freshness._moving) == 1
+    del word
+    gc.collect()
+    assert len(freshness._moving) == len(freshness._heard) == 0
+
+
 def test_the_clock_looks_where_the_time_is_read_and_not_too_often() -> None:
     manual, looks = ManualClock(), list[float]()
     clock = SharedClock(manual, "a test")
@@ -232,6 +242,7 @@ class Told(Casual):
         self.freshness.prove()
         self.messages: list[tuple[Key, Version | None]] = []
         self.time = 1e9
+        self.moves = False
 
     def look(self) -> None:
         while self.messages:
@@ -241,7 +252,18 @@ class Told(Casual):
     def resilience_load(self, key: Key, timeout: float) -> Snapshot:
         begun = self.freshness.begin(key)
         found = super().resilience_load(key, timeout)
-        return Snapshot(found.payload, found.version, self.freshness.judge(found.version, begun), self.time)
+        return self._judged(found, begun)
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        begun = self.freshness.begin(key)
+        return self._judged(super().resilience_save(key, payload, expected, expires_at, timeout), begun)
+
+    def _judged(self, found: Snapshot, begun: Begun | None) -> Snapshot:
+        word = self.freshness.judge(found.version, begun, moves=self.moves)
+        return Snapshot(found.payload, found.version, word, self.time)
 
 
 def test_a_call_hears_what_the_thread_has_no_time_for(tmp_path: Path) -> None:
@@ -257,6 +279,50 @@ def test_a_call_hears_what_the_thread_has_no_time_for(tmp_path: Path) -> None:
         clock.advance(LOOK_EVERY)
         with pytest.raises(CircuitOpenError):
             guarded.call(int)
+
+
+class Late(Told):
+    """Hears of nothing until the first commit."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.freshness.distrust()
+        self.looks = 0
+
+    def look(self) -> None:
+        self.looks += 1
+
+    @hookimpl
+    def resilience_save(
+        self, key: Key, payload: bytes, expected: Version | None, expires_at: float | None, timeout: float
+    ) -> Snapshot:
+        self.freshness.prove()
+        return super().resilience_save(key, payload, expected, expires_at, timeout)
+
+
+def test_a_call_hears_also_where_the_answer_to_a_commit_is_the_first_that_is_current(tmp_path: Path) -> None:
+    here = Late(f"late:{tmp_path}")
+    with Runtime(storage=here, clock=ManualClock(here.time), environ={}) as runtime:
+        guarded = CircuitBreaker("payments", runtime=runtime)
+        guarded.record_failure()
+        guarded.call(int)
+        assert here.looks == 1
+
+
+def test_a_success_resets_what_was_not_told_while_it_was_on_its_way(tmp_path: Path, seconds: list[float]) -> None:
+    here, there = Told(f"told:{tmp_path}"), Casual(f"told:{tmp_path}")
+    here.moves = True
+    with Runtime(storage=here, environ={}) as runtime, Runtime(storage=there, environ={}) as other:
+        guarded, failing = (CircuitBreaker("payments", runtime=one, gather=0) for one in (runtime, other))
+
+        @guarded
+        def long() -> None:
+            failing.record_failure()
+            seconds[0] += 1
+
+        long()
+        long()
+        assert failing.status().failure_count == 0
 
 
 def test_a_lock_that_was_held_at_a_fork_is_no_lock_of_the_child(freshness: Freshness) -> None:
