@@ -172,11 +172,7 @@ def test_a_child_of_another_thread_has_no_lock(project: Path) -> None:
     assert (done.stdout, done.stderr) == ("0\n", ""), "the descriptor was open in the child"
 
 
-@pytest.mark.heavy
-def test_it_passes_the_whole_kit(project: Path) -> None:
-    done = its_tests(project)
-    assert done.returncode == 0, done.stdout
-    assert re.search(r"\b\d+ passed, 13 skipped", done.stdout), done.stdout
+# That it passes the whole kit is shown by the page for authors, which runs its tests: docs/writing-a-storage.md.
 
 
 @pytest.mark.heavy
