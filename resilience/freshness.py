@@ -103,12 +103,13 @@ class Freshness:
 
     def begin(self, key: Hashable) -> Begun | None:
         """Before a record is loaded or saved: what `judge` must be told after it; `None` if nothing is heard."""
+        if not self.is_proven:
+            return None
         with self._lock:
             heard = self._heard.get(key)
             if heard is None:
                 heard = self._heard[key] = Heard()
-        number = heard[0]
-        return (heard, number, monotonic()) if self.is_proven else None
+        return heard, heard[0], monotonic()
 
     def judge(self, version: Version | None, begun: Begun | None, *, moves: bool = False) -> Word | None:
         """After it: the `is_current` of what was loaded or committed; `None` if nothing was heard when it began.

@@ -88,8 +88,8 @@ END $$;
 CREATE OR REPLACE PROCEDURE {table}_save(
     p_id bytea, p_kind text, p_name text, p_incarnation text, p_number bigint, p_record bytea, p_checksum bigint,
     p_expires_at double precision, p_patience text, p_durable boolean,
-    INOUT saved boolean, INOUT now double precision,
-    INOUT record bytea, INOUT incarnation text, INOUT number bigint, INOUT checksum bigint, INOUT moves boolean
+    OUT saved boolean, OUT now double precision,
+    OUT record bytea, OUT incarnation text, OUT number bigint, OUT checksum bigint, OUT moves boolean
 )
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column

@@ -277,12 +277,12 @@ def test_calls_that_change_nothing_ask_nothing_and_a_failure_is_one_statement(po
         begun = time.monotonic()
         for number in range(10_000):
             payments.call(int)
-            if number % 100 == 0:
+            if number % 1500 == 0:  # so seldom that the record does not move: then it would be loaded again as well
                 payments.record_failure()
         seconds = time.monotonic() - begun
         asked = calls(postgres_server)
         # Each failure is one statement, and so is the success after it, which ends the streak; a look each second.
-        assert 200 <= asked <= 200 + 2 * (seconds + 1)
+        assert 14 <= asked <= 14 + 2 * (seconds + 1)
         payments.force_open()
         payments.check()
         postgres_server.ask("SELECT pg_stat_statements_reset()")
