@@ -29,6 +29,7 @@ from resilience import (
     Version,
     Word,
 )
+from resilience.testing import wait_until
 from resilience_postgres import PostgresSettings, PostgresStorage, _pool
 from resilience_postgres._connection import Connection, address
 from resilience_postgres._errors import Lost, unconnected
@@ -271,8 +272,13 @@ def test_delete_of_a_version_that_is_gone(storage: PostgresStorage) -> None:
 def test_calls_that_change_nothing_ask_nothing_and_a_failure_is_one_statement(postgres_server: PostgresServer) -> None:
     with Runtime(storage=postgres_server.url(), environ={}):
         payments = CircuitBreaker("payments", failure_threshold=1_000)
-        for _ in range(3):
+
+        def asks_nothing() -> bool:
+            before = calls(postgres_server)
             payments.call(int)
+            return calls(postgres_server) == before
+
+        wait_until(asks_nothing, "it is told of commits")
         postgres_server.ask("SELECT pg_stat_statements_reset()")
         begun = time.monotonic()
         for number in range(10_000):
