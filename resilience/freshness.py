@@ -41,7 +41,7 @@ CALM = 0.005
 """Seconds without one that was told after which a record moves no more; those who commit in turns leave less."""
 
 MOVING = 0.001
-"""Seconds for which a snapshot of one is held for current, or as long as it took to get it."""
+"""Seconds for which a snapshot of one is held for current, or as long as it took to get it if nobody got it sooner."""
 
 _NEVER = float("inf")
 
@@ -64,6 +64,7 @@ class Heard(list[int]):
     def outdate(self, latest: Version | None) -> None:
         """Let all snapshots be stale; those to come are of `latest`, or of nothing (`None`)."""
         self.latest = latest
+        self.doubted_at = _NEVER
         self[0] += 1
         self[1] += 1
 
@@ -128,9 +129,12 @@ class Freshness:
                 heard.outdate(version)  # it was not heard of yet; what comes of it is no news then
             if moves:
                 now = monotonic()
-                heard.doubted_at = now + max(MOVING, now - began)
+                until = now + max(MOVING, now - began)
+                if now < heard.doubted_at < until:  # others hold it too, who got it sooner
+                    until = max(heard.doubted_at, now + MOVING)
+                heard.doubted_at = until
                 self._moving[id(heard)] = heard
-                return _Passing(heard, self.look, heard.doubted_at)
+                return _Passing(heard, self.look, until)
             if self._moving:
                 self._moving.pop(id(heard), None)
             return Word(heard, heard[0], self.look)

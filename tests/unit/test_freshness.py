@@ -158,6 +158,23 @@ def test_what_moves_is_held_for_current_for_a_moment_only(
     assert word.view[0] != value  # as the engine reads it
 
 
+@pytest.mark.parametrize("slow_one_is_last", [False, True])
+def test_nobody_holds_it_for_longer_as_another_one_took_longer_to_get_it(
+    freshness: Freshness, seconds: list[float], *, slow_one_is_last: bool
+) -> None:
+    slow, soon = freshness.begin(b"k"), freshness.begin(b"k")
+    seconds[0] = 0.3
+    assert slow is not None
+    assert soon is not None
+    answers = [slow, (*soon[:2], seconds[0])]
+    words = [freshness.judge(V1, begun, moves=True) for begun in (answers[::-1] if slow_one_is_last else answers)]
+    freshness.doubt_moving()
+    assert all(word is not None and word.view[0] == word.value for word in words)
+    seconds[0] += 1.1 * MOVING
+    freshness.doubt_moving()
+    assert all(word is not None and word.view[0] != word.value for word in words)
+
+
 def test_to_doubt_what_moves_is_no_news_and_is_done_once(freshness: Freshness, seconds: list[float]) -> None:
     word = freshness.judge(V1, freshness.begin(b"k"), moves=True)
     assert word is not None
