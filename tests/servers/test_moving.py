@@ -84,7 +84,9 @@ def load(storage: Storage) -> tuple[Snapshot, bool]:
     snapshot = storage.resilience_load(KEY, 5)
     now = time.monotonic()
     end = now + 2 * max(MOVING, now - begun)
-    while time.monotonic() < end:
+    is_over = False
+    while not is_over:
+        is_over = time.monotonic() >= end  # read first: who is kept waiting in between asks all the same
         if snapshot.is_current is None or not still(snapshot):
             return snapshot, False
     return snapshot, True
