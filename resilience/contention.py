@@ -14,7 +14,7 @@ Behind a lock there are no conflicts, and nothing of this happens.
 
 from __future__ import annotations
 
-from resilience.freshness import UNTOLD
+from resilience.storage import UNTOLD
 
 STREAK = 0.005
 """Seconds for which one commits as often as he can, once he knows that there are others; or as long as `MANY` tries

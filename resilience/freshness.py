@@ -15,8 +15,9 @@ that is told by messages on a connection does both of these:
 Where many commit one record all the time, to tell all of them of each commit takes more than the commits do.  So a
 storage may leave commits untold of a record that *moves*, as long as it says so of each snapshot that may be followed
 by one (`judge`): then that is held for current for `MOVING` only, and after that the record is loaded again.  The
-commit after one that was said to rest must be told.  While it goes on, one is told at least every `UNTOLD`, as those
-who wait for their turn listen for that.  `FEW` and `CALM` are when ours take a record for one that moves.
+commit after one that was said to rest must be told.  While it goes on, one is told at least every
+`resilience.storage.UNTOLD`, as those who wait for their turn listen for that.  `FEW` and `CALM` are when ours take a
+record for one that moves.
 """
 
 from __future__ import annotations
@@ -30,9 +31,6 @@ from resilience.storage import Version, Word
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
-
-UNTOLD = 0.001
-"""Seconds after one that was told for which commits of a record that moves may be left untold."""
 
 FEW = 16
 """Commits, one soon after the other, of which all are told: a breaker that opens has mostly failed less often."""

@@ -119,6 +119,10 @@ class Version(tuple[str, int]):
         return (self[0], self[1])
 
 
+UNTOLD = 0.001
+"""Seconds after a commit that was told for which a storage may leave others untold; see `resilience.freshness`."""
+
+
 class Word:
     """An `is_current` that the engine may read without calling it.
 

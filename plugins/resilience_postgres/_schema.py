@@ -26,7 +26,8 @@ from __future__ import annotations
 
 from zlib import crc32
 
-from resilience.freshness import CALM, FEW, UNTOLD
+from resilience.freshness import CALM, FEW
+from resilience.storage import UNTOLD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import TYPE_CHECKING
 
-from resilience.freshness import CALM, FEW, UNTOLD
+from resilience.freshness import CALM, FEW
+from resilience.storage import UNTOLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

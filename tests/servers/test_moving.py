@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from resilience import CircuitBreaker, CircuitOpenError, Key, Runtime
-from resilience.freshness import CALM, FEW, MOVING, UNTOLD
+from resilience.freshness import CALM, FEW, MOVING
+from resilience.storage import UNTOLD
 from resilience.testing import wait_until
 from resilience_postgres import PostgresStorage
 from resilience_postgres._settings import PostgresSettings

@@ -40,7 +40,7 @@ from resilience.contention import (
     UNKNOWING,
     Contention,
 )
-from resilience.freshness import UNTOLD
+from resilience.storage import UNTOLD
 from resilience.testing import AwaitedFaultyStorage, FaultyStorage, ManualClock
 
 if TYPE_CHECKING:
