@@ -176,12 +176,13 @@ class Memo:
             step.keep == KEEP
             and not step.tells
             and step.until == FOREVER
+            and isinstance(is_current, Word)
             and type(is_current) is Word  # one that gets old by itself would have to be asked after the call
             and is_current.view is self.view
             and not policy.judges_results
             and policy.slow_after == FOREVER
         )
-        self.quiet = quiet = is_current.value if changes_nothing and type(is_current) is Word else _LOUD
+        self.quiet = quiet = is_current.value if changes_nothing and isinstance(is_current, Word) else _LOUD
         return quiet
 
     def report(self, outcome: Outcome, error: str | None, duration: float | None) -> None:
