@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
@@ -19,7 +20,7 @@ from resilience.clock import monotonic
 from resilience.errors import ResilienceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from types import TracebackType
     from typing import Any, Self
 
@@ -253,13 +254,28 @@ def perform(show: Show, seconds: float) -> Play:
 
 def _set(stage: ExitStack, script: Script) -> tuple[FlakyServer, Workers]:
     try:
-        name = stage.enter_context(tempfile.TemporaryDirectory(prefix="resilience-demo-", ignore_cleanup_errors=True))
+        with _uninterrupted():
+            folder = tempfile.TemporaryDirectory(prefix="resilience-demo-", ignore_cleanup_errors=True)
+            name = stage.enter_context(folder)
         server = stage.enter_context(FlakyServer())
         tasks = _tasks(server.server_address[1], Path(name) / "state", script)
         workers = stage.enter_context(Workers(tasks, Path(name)))
     except OSError as error:
         raise DemoFailed(str(error)) from error
     return server, workers
+
+
+@contextmanager
+def _uninterrupted() -> Generator[None]:
+    """Let signals wait: between the making of a folder and the promise to remove it, one would leave it behind."""
+    if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover - Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _tasks(port: int, folder: Path, script: Script) -> list[Task]:
