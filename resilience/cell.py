@@ -215,7 +215,7 @@ class Memo:
         return engine.areport(cell, outcome, self.epoch, None, error, duration)
 
 
-NEVER = Memo(None, 0, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1), float)  # type: ignore[arg-type]  # no cell
+NEVER = Memo(None, 0, Refusal(), FOREVER, 0.0, Word(_ALWAYS, 1), float)  # type: ignore[arg-type]  # it has no cell, as it says below
 """The memo that never holds, and so is nobody's permit, and needs no cell and no clock: it is always second 0.
 
 It lets nobody in by itself: whoever goes by it is told so by `refusal`, as by any other that does not.

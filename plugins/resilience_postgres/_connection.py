@@ -199,7 +199,7 @@ class Connection:
 
     def _judged(self, answer: PGresult | None) -> PGresult:
         assert answer is not None  # noqa: S101 - what was sent has a result; for the type checkers
-        if self._pgconn.status != _OK:  # pragma: no cover - if the end came in one piece with last words
+        if self._pgconn.status != _OK:  # pragma: no cover - a race: the end came with an answer
             raise Lost(_plain(answer.get_error_message()), sent=True)
         if answer.status not in _DONE:
             state = (answer.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
@@ -242,7 +242,7 @@ def _poller(fd: int, events: int) -> Callable[[int], Sequence[object]]:
     It needs no descriptor of its own, and knows descriptors past 1024.  The class of `selectors` around it takes longer
     than the system does.
     """
-    if not hasattr(select, "poll"):  # pragma: no cover - Windows
+    if not hasattr(select, "poll"):  # pragma: no cover - only Windows has none, and no test runs there
         selector = selectors.DefaultSelector()
         selector.register(fd, events)
         return lambda milliseconds: selector.select(milliseconds / 1000)

@@ -163,7 +163,7 @@ class PostgresStorage:
             listener.said.wait(timeout / 2)
         begun = self._freshness.begin(tag)
         result = self._run("loading", self.schema.load, [tag], deadline, key, again=True)
-        if self._may_rest(begun, result):
+        if _may_rest(begun, result):
             with suppress(StorageError):  # then it moves on
                 result = _found(self._run("loading", self.schema.let_rest, [tag], deadline, key)) or result
         return self._loaded(key, tag, begun, result)
@@ -175,14 +175,10 @@ class PostgresStorage:
         self._count_load()  # nobody waits until it hears: the next snapshots tell
         begun = self._freshness.begin(tag)
         result = await self._arun("loading", self.schema.load, [tag], deadline, key, again=True)
-        if self._may_rest(begun, result):
+        if _may_rest(begun, result):
             with suppress(StorageError):
                 result = _found(await self._arun("loading", self.schema.let_rest, [tag], deadline, key)) or result
         return self._loaded(key, tag, begun, result)
-
-    def _may_rest(self, begun: Begun | None, result: PGresult) -> bool:
-        """Whether a record was loaded that moved until a while ago; where nothing is heard it makes no difference."""
-        return begun is not None and result.get_value(0, 6) == TRUE
 
     def _loaded(self, key: Key, tag: bytes, begun: Begun | None, result: PGresult) -> Snapshot:
         row, moves = row_in(result, 1), result.get_value(0, 5) == TRUE
@@ -416,6 +412,11 @@ class PostgresStorage:
                 self._end = finalize(self, listener.close)  # for whoever forgets to close
                 self._end.atexit = False
         return listener
+
+
+def _may_rest(begun: Begun | None, result: PGresult) -> bool:
+    """Whether a record was loaded that moved until a while ago; where nothing is heard it makes no difference."""
+    return begun is not None and result.get_value(0, 6) == TRUE
 
 
 def _found(result: PGresult) -> PGresult | None:

@@ -36,11 +36,11 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make(url: str) -> Iterator[Callable[[bool], Storage]]:
+def make(url: str) -> Iterator[Callable[..., Storage]]:
     """Make a storage that listens, or one that does not."""
     made: list[Storage] = []
 
-    def make(push: bool) -> Storage:  # noqa: FBT001 - of the two, as the setting
+    def make(*, push: bool) -> Storage:
         if url.startswith("redis"):
             made.append(RedisStorage(url, RedisSettings(push=push)))
         else:
@@ -90,6 +90,11 @@ def still(snapshot: Snapshot) -> bool:
     return snapshot.is_current()
 
 
+def gets_old(snapshot: Snapshot) -> None:
+    """See that a snapshot of what rests is old once somebody has committed."""
+    wait_until(lambda: not still(snapshot), "the commit that came then", 10)
+
+
 def load(storage: Storage) -> tuple[Snapshot, bool]:
     """Load the record; and whether it is held for current for longer than one that moves, see `Freshness`."""
     begun = time.monotonic()
@@ -129,8 +134,8 @@ def move(storage: Storage, times: int = COMMITS) -> tuple[Snapshot, int]:
     return snapshot, pauses
 
 
-def test_of_many_commits_few_are_told(make: Callable[[bool], Storage], heard: Callable[[], int]) -> None:
-    writing = make(False)
+def test_of_many_commits_few_are_told(make: Callable[..., Storage], heard: Callable[[], int]) -> None:
+    writing = make(push=False)
     before = heard()
     begun = time.monotonic()
     _, pauses = move(writing)
@@ -150,27 +155,27 @@ def moving(listening: Storage, writing: Storage) -> Snapshot:
     pytest.fail("it never moved")
 
 
-def test_a_snapshot_of_what_moves_gets_old_by_itself(make: Callable[[bool], Storage]) -> None:
-    storage = make(True)
+def test_a_snapshot_of_what_moves_gets_old_by_itself(make: Callable[..., Storage]) -> None:
+    storage = make(push=True)
     rests(storage)
     assert moving(storage, storage).payload == b"%d" % (2 * FEW - 1)
 
 
-def test_nobody_who_found_it_at_rest_misses_what_comes(make: Callable[[bool], Storage]) -> None:
-    listening, writing = make(True), make(False)
+def test_nobody_who_found_it_at_rest_misses_what_comes(make: Callable[..., Storage]) -> None:
+    listening, writing = make(push=True), make(push=False)
     rests(listening)
     for _ in range(20):
         saved, _ = move(writing, 2 * FEW)
         found = rests(listening)
         assert found.version == saved.version
         writing.resilience_save(KEY, b"last", saved.version, None, 5)
-        wait_until(lambda found=found: not still(found), "the commit that came then", 10)  # type: ignore[misc]
+        gets_old(found)
 
 
 def test_what_was_found_at_rest_rests_whatever_the_clock_of_the_server_does(
-    make: Callable[[bool], Storage], request: pytest.FixtureRequest
+    make: Callable[..., Storage], request: pytest.FixtureRequest
 ) -> None:
-    listening, writing = make(True), make(False)
+    listening, writing = make(push=True), make(push=False)
     rests(listening)
     for _ in range(3):
         moving(listening, writing)
@@ -185,7 +190,7 @@ def test_what_was_found_at_rest_rests_whatever_the_clock_of_the_server_does(
             with psycopg.connect(request.getfixturevalue("postgres_server").admin_url, autocommit=True) as connection:
                 connection.execute("UPDATE resilience.records SET told_at = clock_timestamp()")
                 writing.resilience_save(KEY, b"last", found.version, None, 5)
-        wait_until(lambda found=found: not still(found), "the commit that came then", 10)  # type: ignore[misc]
+        gets_old(found)
 
 
 def test_where_nothing_may_be_written_what_moved_moves_on(request: pytest.FixtureRequest, url: str) -> None:
@@ -227,12 +232,12 @@ def test_a_call_learns_what_was_not_told(url: str) -> None:
 
 
 def test_what_somebody_is_about_to_commit_goes_on_moving(
-    make: Callable[[bool], Storage], request: pytest.FixtureRequest, url: str
+    make: Callable[..., Storage], request: pytest.FixtureRequest, url: str
 ) -> None:
     """A commit that was not told is made, and is not to be seen yet."""
     if url.startswith("redis"):
         return  # it does one thing after the other
-    listening, writing = make(True), make(False)
+    listening, writing = make(push=True), make(push=False)
     rests(listening)
     last = moving(listening, writing)
     with psycopg.connect(request.getfixturevalue("postgres_server").admin_url) as connection:

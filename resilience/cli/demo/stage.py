@@ -268,7 +268,7 @@ def _set(stage: ExitStack, script: Script) -> tuple[FlakyServer, Workers]:
 @contextmanager
 def _uninterrupted() -> Generator[None]:
     """Let signals wait: between the making of a folder and the promise to remove it, one would leave it behind."""
-    if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover - Windows
+    if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover - only Windows has none, and no test runs there
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
