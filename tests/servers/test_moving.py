@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from resilience import CircuitBreaker, CircuitOpenError, Key, Runtime
+from resilience import CircuitBreaker, CircuitOpenError, Key, Runtime, Word
 from resilience.freshness import CALM, FEW, MOVING
 from resilience.storage import UNTOLD
 from resilience.testing import wait_until
@@ -158,7 +158,13 @@ def moving(listening: Storage, writing: Storage) -> Snapshot:
 def test_a_snapshot_of_what_moves_gets_old_by_itself(make: Callable[..., Storage]) -> None:
     storage = make(push=True)
     rests(storage)
-    assert moving(storage, storage).payload == b"%d" % (2 * FEW - 1)
+    snapshot = moving(storage, storage)
+    assert snapshot.payload == b"%d" % (2 * FEW - 1)
+    word = snapshot.is_current
+    assert isinstance(word, Word)
+    assert word.look is not None
+    word.look()
+    assert word.view[0] != word.value  # as the engine reads it
 
 
 def test_nobody_who_found_it_at_rest_misses_what_comes(make: Callable[..., Storage]) -> None:
